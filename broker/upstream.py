@@ -1,0 +1,104 @@
+"""What stands behind the gate: one interface for amqtt in this process (`embedded.py`) and any broker by TCP (`tcp.py`).
+
+The gate writes whole packets into a `Link` and is called back with whatever bytes the broker sends. It never blocks on
+either: backpressure is passed on by `pause_client`/`resume_client` and `pause`/`resume`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What the broker behind the gate can do, and what the gate must do in its place."""
+
+    name: str
+    retained: bool  # keeps retained messages itself; otherwise the gate takes the flag off and keeps them
+    shared_subscriptions: bool  # understands `$share/group/filter`; otherwise such a filter is refused
+    durable: bool  # persistent sessions survive a restart of the broker
+    mqtt5: bool
+    answers_pubrel: bool  # answers a PUBREL whose id it does not know; otherwise the gate does
+    deduplicates_subscriptions: bool  # a repeated filter replaces the old one; otherwise UNSUBSCRIBE goes before it
+
+
+class LinkOwner(Protocol):
+    """The side of the client connection that a link calls back; all calls are synchronous and on the loop."""
+
+    def upstream_received(self, data: bytes) -> None:
+        """Take bytes from the broker; packets may be cut anywhere."""
+
+    def upstream_closed(self, error: Exception | None) -> None:
+        """The broker's side has ended; called exactly once, also after `Link.close` and `Link.abort`."""
+
+    def pause_client(self) -> None:
+        """The link has enough to send: stop reading from the client."""
+
+    def resume_client(self) -> None:
+        """Read from the client again."""
+
+
+class Link(Protocol):
+    """One upstream connection, past its CONNACK."""
+
+    session_present: bool
+
+    def write(self, data: bytes) -> None:
+        """Send whole packets; never waits."""
+
+    def pause(self) -> None:
+        """Stop delivering to the owner (the client is slow)."""
+
+    def resume(self) -> None:
+        """Deliver again."""
+
+    def subscribed(self, filters: Sequence[tuple[str, int]]) -> None:
+        """Tell the link that the SUBACK for these granted (filter, qos) went to the client: an upstream without
+        retained messages now sends those that match, as PUBLISH packets with the retain flag through the owner."""
+
+    def close(self) -> None:
+        """End in order: what was written is still sent, then the connection closes. No DISCONNECT is added."""
+
+    def abort(self) -> None:
+        """End now; what is buffered may be lost."""
+
+    async def wait_closed(self) -> None:
+        """Return when the broker has let go of the session: only then may its id be connected again."""
+
+
+class Upstream(Protocol):
+    """The broker. `start` before use; `stop` ends every link."""
+
+    capabilities: Capabilities
+
+    @property
+    def reachable(self) -> bool:
+        """Whether a new link can be expected to work (service connection up)."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool) -> Link:
+        """Connect one session: no will, no credentials of the client, keep-alive 0.
+
+        Raises:
+            UpstreamUnavailable: not reachable, refused, or no CONNACK within the time limit.
+        """
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        """Publish on the gate's own service connection (wills whose link is gone). Raises UpstreamUnavailable."""
+
+    def retain(self, topic: str, payload: bytes, *, qos: int) -> None:
+        """Keep (or, with an empty payload, clear) a retained message in place of the broker.
+
+        Called by the gate only where `capabilities.retained` is false; the PUBLISH itself then goes on without flag.
+        """
+
+    async def clear_session(self, upstream_id: str) -> None:
+        """Wipe a persistent session and its queue: clean CONNECT, DISCONNECT. Raises UpstreamUnavailable."""
+
+    async def clear_retained(self, place: str) -> None:
+        """Clear every retained message at `place` and below it (`place` has no wildcard). Raises UpstreamUnavailable."""
