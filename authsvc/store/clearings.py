@@ -1,0 +1,36 @@
+"""What the gate still has to clear upstream: sessions that were wiped and retained messages below a place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ClearingKind(StrEnum):
+    SESSION = "session"
+    RETAINED = "retained"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clearing:
+    """One task of the gate: clear the upstream session with this id, or what is retained at and below this topic."""
+
+    id: int
+    kind: ClearingKind
+    target: str
+    since_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamSession:
+    """A persistent session of a principal and client id, and the id under which the broker behind the gate knows it."""
+
+    principal: str
+    client_id: str
+    upstream_id: str
+    tenant: str
+    thing: str
+    ground: str
+    token_id: str
+    secret_id: str
+    since_us: int
