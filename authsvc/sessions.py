@@ -6,13 +6,18 @@ exactly once. The registry knows no protocol: it ends and swaps connections thro
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from authsvc.core.facts import Name
+from authsvc.core.facts import Kind, Name
 from authsvc.core.policy import Grant
 from authsvc.core.reasons import Reason
+from authsvc.expiry import Expiry
+from authsvc.locks import KeyedLocks
 
 
 class Will(StrEnum):
@@ -33,6 +38,27 @@ class Connection(Protocol):
 
     async def wait_ended(self) -> None:
         """Return when socket and upstream are gone and the will, if any, has been handed over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The outcome of an admission: all that a session needs but its connection. Nothing is open yet."""
+
+    tenant: str
+    principal: str  # "thing/{tenant}/{key}" or "ground/{tenant}/{token id}"
+    client_id: str  # a fresh one where the client sent none
+    thing: str | None
+    ground: str
+    token_id: str
+    secret_id: str
+    secret_expires_at_us: int | None
+    prefix: str  # of the token, for logs
+    grant: Grant
+    footing: frozenset[Name]
+    position: int  # feed position at the first read of the admission
+    own_changes: frozenset[int]
+    expires_at_us: int | None
+    persistent: bool  # clean session was not set
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -56,4 +82,178 @@ class Session:
     since_us: int
     expires_at_us: int | None
     persistent: bool
+    secret_expires_at_us: int | None = None
+    prefix: str = ""  # of the token, for logs
+    ending: Reason | None = None  # why the service ended it; it stays listed nowhere from then on
     own_changes: frozenset[int] = field(default_factory=frozenset)  # feed positions of its own registration
+
+
+class Sessions:
+    """The registry. Every method but the lock is synchronous, so that no change can come between a check and its act.
+
+    `touched_since(position, footing, except_)` is the feed's answer to whether a change after `position` named one of
+    the records of `footing`. `now_us` is the wall clock, `monotonic` seconds, `new_id` makes session ids.
+    """
+
+    def __init__(
+        self,
+        *,
+        touched_since: Callable[[int, frozenset[Name], frozenset[int]], bool],
+        now_us: Callable[[], int],
+        monotonic: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._touched_since = touched_since
+        self._now_us = now_us
+        self._new_id = new_id
+        self._locks: KeyedLocks[tuple[str, str]] = KeyedLocks()
+        self._by_id: dict[str, Session] = {}
+        self._holders: dict[tuple[str, str], Session] = {}
+        self._by_name: dict[Name, dict[Session, None]] = {}
+        self.expiry: Expiry[Session] = Expiry(now_us=now_us, monotonic=monotonic, expired=self._expired)
+        self.opened = 0
+        self.ended: Counter[Reason] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(tuple(self._by_id.values()))
+
+    def lock(self, principal: str, client_id: str) -> AbstractAsyncContextManager[None]:
+        """Return the FIFO lock under which the session of (principal, client id) is taken over and opened.
+
+        A waiter that is cancelled gives up its place; a lock that nobody holds or awaits takes no memory.
+        """
+        return self._locks.hold((principal, client_id))
+
+    def holder(self, principal: str, client_id: str) -> Session | None:
+        """Return the session that is open under this principal and client id."""
+        return self._holders.get((principal, client_id))
+
+    def open(self, admitted: Admitted, connection: Connection, *, broker: str, peer: str) -> Session | None:
+        """Register the connection and return its session; None when its footing changed since: admit again.
+
+        Call it under the lock, after the former holder has ended; a holder that is still there is ended (taken_over).
+        """
+        if self._touched_since(admitted.position, admitted.footing, admitted.own_changes):
+            return None
+        key = (admitted.principal, admitted.client_id)
+        former = self._holders.get(key)
+        if former is not None:
+            self.end(former, Reason.TAKEN_OVER, Will.SEND)
+        session = Session(
+            id=self._new_id(),
+            tenant=admitted.tenant,
+            principal=admitted.principal,
+            client_id=admitted.client_id,
+            thing=admitted.thing,
+            ground=admitted.ground,
+            token_id=admitted.token_id,
+            secret_id=admitted.secret_id,
+            secret_expires_at_us=admitted.secret_expires_at_us,
+            prefix=admitted.prefix,
+            grant=admitted.grant,
+            connection=connection,
+            footing=admitted.footing,
+            position=admitted.position,
+            own_changes=admitted.own_changes,
+            broker=broker,
+            peer=peer,
+            since_us=self._now_us(),
+            expires_at_us=admitted.expires_at_us,
+            persistent=admitted.persistent,
+        )
+        self._by_id[session.id] = session
+        self._holders[key] = session
+        self._index(session)
+        self.expiry.schedule(session, session.expires_at_us)
+        self.opened += 1
+        return session
+
+    def closed(self, session: Session, reason: Reason) -> None:
+        """Forget a session whose connection has ended; called once or more, by the gate or by `end`."""
+        if self._by_id.pop(session.id, None) is None:
+            return
+        key = (session.principal, session.client_id)
+        if self._holders.get(key) is session:
+            del self._holders[key]
+        self._unindex(session)
+        self.expiry.cancel(session)
+        self.ended[reason] += 1
+
+    def end(self, session: Session, reason: Reason, will: Will) -> None:
+        """End a session by decision of the service: it leaves the registry, its connection is aborted. Idempotent."""
+        if session.ending is not None:
+            return
+        session.ending = reason
+        self.closed(session, reason)
+        session.connection.end(reason, will)
+
+    def swap(self, session: Session, grant: Grant, *, footing: frozenset[Name], expires_at_us: int | None) -> None:
+        """Give a live session a new grant, footing and expiry in one step."""
+        if session.id not in self._by_id:
+            return
+        self._unindex(session)
+        session.footing = footing
+        session.ground = grant.ground
+        session.grant = grant
+        self._index(session)
+        self.expire_at(session, expires_at_us)
+        session.connection.swap(grant)
+
+    def expire_at(self, session: Session, expires_at_us: int | None) -> None:
+        """Set when the session ends by itself."""
+        session.expires_at_us = expires_at_us
+        if session.id in self._by_id:
+            self.expiry.schedule(session, expires_at_us)
+
+    def kick(self, session_id: str, *, tenant: str) -> bool:
+        """End a session of the tenant as its operator asked; return whether there was one."""
+        session = self.get(session_id, tenant=tenant)
+        if session is None:
+            return False
+        self.end(session, Reason.KICKED, Will.SEND)
+        return True
+
+    def get(self, session_id: str, *, tenant: str) -> Session | None:
+        """Return the live session with this id if it is the tenant's."""
+        session = self._by_id.get(session_id)
+        return session if session is not None and session.tenant == tenant else None
+
+    def list(self, tenant: str, *, limit: int | None = None, after: str = "") -> list[Session]:
+        """Return the tenant's sessions ordered by id, those after the id `after`, at most `limit`."""
+        found = sorted((s for s in self.resting_on(tenant_name(tenant)) if s.id > after), key=lambda s: s.id)
+        return found if limit is None else found[:limit]
+
+    def find(self, tenant: str, *, client_id: str | None = None, thing: str | None = None) -> list[Session]:
+        """Return the tenant's sessions with this client id and of this thing (either may be left out)."""
+        if thing is not None:
+            found = self.resting_on(Name(Kind.THING, tenant, thing))
+        else:
+            found = self.resting_on(tenant_name(tenant))
+        return [s for s in found if client_id is None or s.client_id == client_id]
+
+    def resting_on(self, name: Name) -> list[Session]:
+        """Return the sessions whose footing holds this record."""
+        return list(self._by_name.get(name, ()))
+
+    def _index(self, session: Session) -> None:
+        for name in session.footing:
+            self._by_name.setdefault(name, {})[session] = None
+
+    def _unindex(self, session: Session) -> None:
+        for name in session.footing:
+            there = self._by_name.get(name)
+            if there is not None:
+                there.pop(session, None)
+                if not there:
+                    del self._by_name[name]
+
+    def _expired(self, session: Session) -> None:
+        self.end(session, Reason.TOKEN_EXPIRED, Will.SEND)
+
+
+def tenant_name(tenant: str) -> Name:
+    """Return how a change speaks of the tenant itself."""
+    return Name(Kind.TENANT, tenant, tenant)

@@ -1,0 +1,230 @@
+"""Every setting of the service: a TOML file, then ``AUTHSVC__SECTION__KEY`` in the environment, then flags.
+
+An unknown key is an error that names the key and those that exist: a misspelt limit must not be an absent limit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from authsvc.core.errors import InvalidInput
+
+ENV_PREFIX = "AUTHSVC__"
+DEFAULT_MQTT_BIND = "127.0.0.1:1883"
+DEFAULT_HTTP_BIND = "127.0.0.1:8080"
+
+
+class Section(BaseModel):
+    """A part of the settings; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ServiceSection(Section):
+    data: Path = Path("var")
+    """Directory of the database, the first admin key and the lock; created with mode 0700."""
+    name: str = Field(default="authsvc", min_length=1, max_length=64)
+    """Name of this process, shown as `broker` of its sessions."""
+    allow_plaintext: bool = False
+    """Open listeners without TLS on addresses that other machines can reach."""
+
+
+class MqttSection(Section):
+    bind: str = DEFAULT_MQTT_BIND
+    """Address of the listener `default`, `host:port`; replaces that listener of the broker file."""
+    broker_config: Path | None = None
+    """An amqtt configuration file whose listeners are opened; empty for one listener on `bind`."""
+    upstream: str = ""
+    """`host:port` or a Unix socket path of a broker to stand in front of; empty for the embedded one."""
+    on_denied_publish: Literal["drop", "disconnect"] = "drop"
+    """What a denied PUBLISH does: acknowledged and dropped, or the connection ends."""
+
+
+class HttpSection(Section):
+    bind: str = DEFAULT_HTTP_BIND
+    """Address of the HTTP API, `host:port`."""
+
+
+class LimitsSection(Section):
+    connect_timeout_s: float = Field(default=5.0, gt=0, le=300)
+    """A client that has not sent its whole CONNECT by then is disconnected."""
+    admission_timeout_s: float = Field(default=5.0, gt=0, le=300)
+    """An admission that takes longer is refused as store_unavailable."""
+    max_connect_bytes: int = Field(default=64 * 1024, ge=1024, le=1 << 20)
+    """Largest CONNECT packet, in bytes."""
+    max_packet_bytes: int = Field(default=256 * 1024, ge=1024, le=268_435_455)
+    """Largest packet of an admitted client, in bytes."""
+    max_connections: int = Field(default=10_000, ge=1)
+    """Connections at once, over all listeners."""
+    max_unadmitted: int = Field(default=2_000, ge=1)
+    """Of these, connections that have not been admitted yet."""
+    max_client_id_bytes: int = Field(default=256, ge=23, le=65_535)
+    """Longest client id, in bytes of UTF-8."""
+    max_subscriptions: int = Field(default=1_000, ge=1)
+    """Subscriptions of one session; more answer 0x80."""
+    max_topic_levels: int = Field(default=32, ge=1, le=1_000)
+    """Levels of a topic filter; more answer 0x80."""
+    max_persistent_sessions: int = Field(default=100, ge=0)
+    """Persistent sessions of one principal, that is one thing or one ground token."""
+    max_client_buffer_bytes: int = Field(default=1 << 20, ge=4096)
+    """Bytes waiting for a slow client before its connection ends."""
+    max_open_qos2: int = Field(default=1_000, ge=1, le=65_535)
+    """QoS 2 packet ids that one session may have open."""
+    failed_burst: int = Field(default=100, ge=1)
+    """Failing CONNECTs of one address before it is throttled; valid credentials never are."""
+    failed_per_s: float = Field(default=10.0, gt=0)
+    """Failing CONNECTs that an address earns back per second."""
+
+
+class CacheSection(Section):
+    things: int = Field(default=100_000, ge=0)
+    """Things, and as many tokens, that are kept in memory; about 1 KiB each."""
+    grants: int = Field(default=20_000, ge=0)
+    """Compiled grants that are kept in memory; about 4 KiB each with the built-in rules."""
+
+
+class LogSection(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level that is logged."""
+    form: Literal["auto", "human", "json"] = "auto"
+    """How: human readable, JSON lines, or `auto`: human on a terminal and JSON otherwise."""
+
+
+class Settings(BaseSettings):
+    """All settings, frozen. Make them with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    service: ServiceSection = ServiceSection()
+    mqtt: MqttSection = MqttSection()
+    http: HttpSection = HttpSection()
+    limits: LimitsSection = LimitsSection()
+    cache: CacheSection = CacheSection()
+    log: LogSection = LogSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what `load_settings` merged and nothing else: it reads the environment itself, to refuse unknown keys."""
+        return (init_settings,)
+
+
+def load_settings(
+    config: Path | None = None,
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """Return the settings of file, environment and flags, the later over the earlier.
+
+    `flags` maps ``section.key`` to a value; None means not given. `environ` defaults to the process's.
+
+    Raises:
+        InvalidInput: code ``setting_unknown`` or ``setting_invalid``; the detail names the setting and its source.
+    """
+    merged: dict[str, dict[str, object]] = {}
+    sources: dict[str, str] = {}
+    for source, section, key, value in _given(config, flags or {}, os.environ if environ is None else environ):
+        _check_known(section, key, source)
+        merged.setdefault(section, {})[key] = value
+        sources[f"{section}.{key}"] = source
+    try:
+        return Settings(**merged)  # type: ignore[arg-type]  # validated by pydantic
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"][:2])
+        raise InvalidInput(
+            "setting_invalid", f"{sources.get(place, 'settings')}: `{place}`: {first['msg'].lower()}", field=place
+        ) from None
+
+
+def described() -> list[tuple[str, str, str, str]]:
+    """Return (``section.key``, environment variable, default, description) of every setting, in order."""
+    rows = []
+    for section, part in Settings.model_fields.items():
+        model = _section(section)
+        for key, info in model.model_fields.items():
+            default = getattr(part.default, key)
+            name = f"{ENV_PREFIX}{section}__{key}".upper()
+            rows.append((f"{section}.{key}", name, "" if default is None else str(default), info.description or ""))
+    return rows
+
+
+def _given(
+    config: Path | None, flags: Mapping[str, object], environ: Mapping[str, str]
+) -> list[tuple[str, str, str, object]]:
+    found: list[tuple[str, str, str, object]] = []
+    if config is not None:
+        for section, values in _read(config).items():
+            if not isinstance(values, dict):
+                raise InvalidInput(
+                    "setting_unknown", f"{config}: `{section}` stands outside a section; sections: {_sections()}"
+                )
+            found.extend((str(config), section, key, _empty_as_none(value)) for key, value in values.items())
+    for name, text in environ.items():
+        if name.startswith(ENV_PREFIX):
+            section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+            found.append((name, section, key, _empty_as_none(text)))
+    for name, value in flags.items():
+        if value is not None:
+            section, _, key = name.partition(".")
+            found.append((f"flag for `{name}`", section, key, value))
+    return found
+
+
+def _empty_as_none(value: object) -> object:
+    """Return the value; paths that may be left out are written as an empty text in TOML and the environment."""
+    return value
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        with config.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InvalidInput("setting_invalid", f"cannot read `{config}`: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput("setting_invalid", f"`{config}` is not TOML: {error}") from error
+
+
+def _check_known(section: str, key: str, source: str) -> None:
+    if section not in Settings.model_fields:
+        raise InvalidInput(
+            "setting_unknown", f"{source}: unknown section `{section}`; sections: {_sections()}", field=section
+        )
+    known = _section(section).model_fields
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean `{close[0]}`?" if close else ""
+        raise InvalidInput(
+            "setting_unknown",
+            f"{source}: unknown setting `{section}.{key}`{hint} known in `{section}`: {', '.join(known)}",
+            field=f"{section}.{key}",
+        )
+
+
+def _sections() -> str:
+    return ", ".join(Settings.model_fields)
+
+
+def _section(name: str) -> type[Section]:
+    model = Settings.model_fields[name].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, Section)
+    return model
