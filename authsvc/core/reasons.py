@@ -47,6 +47,10 @@ class Reason(StrEnum):
     QOS_TOO_HIGH = "qos_too_high"
     RETAIN_DENIED = "retain_denied"
     GRANT_EXPIRED = "grant_expired"
+    DISCONNECTED = "disconnected"  # ends only: the client said DISCONNECT
+    CONNECTION_LOST = "connection_lost"  # ends only: the network or the client closed without one
+    KEEP_ALIVE_EXPIRED = "keep_alive_expired"  # ends only: MQTT-3.1.2-24
+    SHUTTING_DOWN = "shutting_down"  # ends only: the gate closes
 
 
 _BAD_CREDENTIAL = frozenset(
