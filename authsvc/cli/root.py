@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import typer
 
-app = typer.Typer(name="authsvc", no_args_is_help=True, add_completion=False)
+from authsvc.cli import definitions, places, things, tokens, watching
+from authsvc.cli.operator import example_of
+
+app = typer.Typer(
+    name="authsvc",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # locals hold secrets
+    epilog=example_of("authsvc up --data var"),
+)
 
 
 @app.callback()
 def root() -> None:
     """Authentication and authorisation service that an MQTT broker plugs in."""
+
+
+for chapter in (places, definitions, tokens, things, watching):
+    chapter.add(app)
 
 
 def run() -> None:
