@@ -72,9 +72,7 @@ _UNAVAILABLE = frozenset(
 )
 
 # Only these tell that somebody is guessing; a valid credential that is refused for another reason is never throttled.
-GUESSES = frozenset(
-    {Reason.MALFORMED_CREDENTIAL, Reason.UNKNOWN_TOKEN, Reason.TOKEN_EXPIRED, Reason.TOKEN_REVOKED}
-)
+GUESSES = frozenset({Reason.MALFORMED_CREDENTIAL, Reason.UNKNOWN_TOKEN, Reason.TOKEN_EXPIRED, Reason.TOKEN_REVOKED})
 
 
 def connack_code(reason: Reason) -> int:

@@ -1,0 +1,114 @@
+"""Opaque tokens: ``as`` + kind + ``_`` + 43 base62 characters of 32 random bytes + 6 of the CRC-32 of all before.
+
+The checksum refuses a typo without a look-up; what is stored is the SHA-256 of the whole text (256 random bits need
+no slow hash). Nothing here keeps, prints or raises with a secret.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from authsvc.core.facts import Refusal, Secret, Token, TokenKind
+from authsvc.core.reasons import Reason
+
+_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM_BYTES: Final = 32
+_RANDOM_CHARS: Final = 43  # 62**43 > 2**256
+_CHECK_CHARS: Final = 6  # 62**6 > 2**32
+_PREFIX_CHARS: Final = len("asapp_") + 4  # shown in lists and logs: kind and 4 of the 43 random characters
+_ID_BYTES: Final = 16
+_ID_CHARS: Final = 22  # 62**22 > 2**128
+
+_TOKEN: Final = re.compile(r"as(app|dev|gnd|adm|ref|sec)_[0-9A-Za-z]{49}")
+# Wider than a token, so that one with a typo, a lost end or another case is hidden too.
+_TOKEN_LIKE: Final = re.compile(r"(as(?:app|dev|gnd|adm|ref|sec)_)[0-9A-Za-z]{20,}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedToken:
+    """A well-formed token, the secret itself left behind: look it up by `digest`, speak of it by `prefix`."""
+
+    kind: TokenKind
+    digest: bytes = field(repr=False)
+    prefix: str
+
+
+def mint(kind: TokenKind, random: Callable[[int], bytes] = secrets.token_bytes) -> str:
+    """Return a new token. It is shown to whoever asked for it once, and only its `digest` is kept."""
+    body = f"as{kind.value}_{_base62(int.from_bytes(random(_RANDOM_BYTES)), _RANDOM_CHARS)}"
+    return body + _checksum(body)
+
+
+def parse(text: str | bytes) -> ParsedToken | None:
+    """Return the parsed token, or None for whatever is not exactly one: wrong form, wrong checksum, padding, case."""
+    if isinstance(text, bytes):
+        try:
+            text = text.decode("ascii")
+        except UnicodeDecodeError:
+            return None
+    found = _TOKEN.fullmatch(text)
+    if found is None or _checksum(text[:-_CHECK_CHARS]) != text[-_CHECK_CHARS:]:
+        return None
+    return ParsedToken(kind=TokenKind(found[1]), digest=digest(text), prefix=prefix(text))
+
+
+def digest(text: str) -> bytes:
+    """Return the SHA-256 by which a token is stored and found (32 bytes)."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def prefix(text: str) -> str:
+    """Return the part of a token that may be shown: its kind and 4 of 43 random characters, ``asapp_x7Kq``."""
+    return text[:_PREFIX_CHARS]
+
+
+def verify(token: Token, secret: Secret, *, now_us: int, presented: bytes | None = None) -> Refusal | None:
+    """Return why `token` by `secret` is not good at `now_us`, or None if it is.
+
+    `presented` is the digest of what the client sent; give it where the pair was not found by exactly that digest.
+    """
+    if presented is not None and not hmac.compare_digest(presented, secret.digest):
+        return Refusal(reason=Reason.UNKNOWN_TOKEN, detail="no such token")
+    for what, revoked_at_us, expires_at_us in (
+        (f"token `{token.id}`", token.revoked_at_us, token.expires_at_us),
+        (f"this secret of token `{token.id}`", secret.revoked_at_us, secret.expires_at_us),
+    ):
+        if revoked_at_us is not None:
+            return Refusal(reason=Reason.TOKEN_REVOKED, detail=f"{what} was revoked")
+        if expires_at_us is not None and expires_at_us <= now_us:
+            return Refusal(reason=Reason.TOKEN_EXPIRED, detail=f"{what} has expired")
+    return None
+
+
+def new_id(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
+    """Return a new id of 22 base62 characters (128 random bits) for objects and upstream sessions; not a secret."""
+    return _base62(int.from_bytes(random(_ID_BYTES)), _ID_CHARS)
+
+
+def holds_token(text: str) -> bool:
+    """Return whether `text` holds something that looks like a token, also one with a typo."""
+    return _TOKEN_LIKE.search(text) is not None
+
+
+def redacted(text: str) -> str:
+    """Return `text` with everything that looks like a token cut to its kind, for logs and error messages."""
+    return _TOKEN_LIKE.sub(r"\1…", text)
+
+
+def _checksum(body: str) -> str:
+    return _base62(zlib.crc32(body.encode()), _CHECK_CHARS)
+
+
+def _base62(number: int, width: int) -> str:
+    chars: list[str] = []
+    for _ in range(width):
+        number, digit = divmod(number, 62)
+        chars.append(_ALPHABET[digit])
+    return "".join(reversed(chars))
