@@ -28,6 +28,8 @@ class Kind(StrEnum):
     ADMIN_KEY = "admin_key"
     CLEARING = "clearing"
 
+    __hash__ = str.__hash__  # Enum's own is a Python call, and names are hashed several times in a CONNECT
+
 
 class Name(NamedTuple):
     """One record: its kind, its tenant ("" for platform records), its key or id."""
@@ -264,7 +266,7 @@ class KeySet:
     Whoever memoises a decision compares the version before trusting it.
     """
 
-    __slots__ = ("keys", "version")
+    __slots__ = ("__weakref__", "keys", "version")  # whoever shares them keeps no more than are in use
 
     def __init__(self, keys: frozenset[str] | set[str] = frozenset()) -> None:
         self.keys: set[str] = set(keys)
