@@ -1,42 +1,70 @@
-"""amqtt in this process, behind the gate."""
+"""amqtt in this process, behind the gate: through `ListenerType.EXTERNAL` and `Broker.external_connected`, in memory.
+
+What is relied on in amqtt 0.12 and what is done about the rest is tested line by line in
+``tests/broker/test_embedded_contract.py``. What it cannot promise stands in ``docs/brokers/amqtt.md``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+import logging
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
+import structlog
+from amqtt.broker import Broker
+from amqtt.errors import AMQTTError
+from amqtt.plugins.base import BaseAuthPlugin
+from amqtt.session import Session
+
+from authsvc.core.errors import UpstreamUnavailable
+from broker import wire
+from broker.config_file import check_amqtt_config
+from broker.embedded_bounds import BoundedQueue, LogFilter
+from broker.embedded_link import EmbeddedLink, Fed
+from broker.retained import Retained, RetainedStore
 from broker.upstream import Capabilities, LinkOwner
 
+log = structlog.get_logger(__name__)
 
-class EmbeddedLink:
-    """One session of amqtt, fed and read in memory."""
+LISTENER = "default"
+GATE_AUTH = "broker.embedded.GateAuth"
+CONNECT_WITHIN_S = 5.0
+END_WITHIN_S = 5.0  # after its end of file; then the task of a session is cancelled
+MAX_BACKLOG = 1000  # messages inside amqtt above which nobody is fed
+PACKETS_PER_TURN = 128  # over all clients, so that one turn of the loop stays short
+CONGESTED_RETRY_S = 0.001
+MANY_FILTERS = 500  # amqtt compares each message with each filter
 
-    session_present: bool = False
 
-    def write(self, data: bytes) -> None:
-        raise NotImplementedError
+class GateAuth(BaseAuthPlugin):  # type: ignore[misc]
+    """Says yes: whoever reaches amqtt came through the gate. Leaves `is_anonymous` false, or there were no queue."""
 
-    def pause(self) -> None:
-        raise NotImplementedError
+    async def authenticate(self, *, session: Session) -> bool:  # noqa: ARG002
+        """Return True."""
+        return True
 
-    def resume(self) -> None:
-        raise NotImplementedError
 
-    def subscribed(self, filters: Sequence[tuple[str, int]]) -> None:
-        raise NotImplementedError
+class _Nobody:
+    """Owner of a connection that is made only to wipe a session."""
 
-    def close(self) -> None:
-        raise NotImplementedError
+    def upstream_received(self, data: bytes) -> None: ...
 
-    def abort(self) -> None:
-        raise NotImplementedError
+    def upstream_closed(self, error: Exception | None) -> None: ...
 
-    async def wait_closed(self) -> None:
-        raise NotImplementedError
+    def pause_client(self) -> None: ...
+
+    def resume_client(self) -> None: ...
 
 
 class AmqttUpstream:
-    """amqtt in this process, reachable through the gate only."""
+    """amqtt, reachable through the gate only. `config` is its configuration without listeners of its own.
+
+    `dropped` counts QoS 0 messages not delivered to slow clients, `unacknowledged` deliveries of QoS 1 and 2 that got
+    no answer in time and are not sent again.
+    """
 
     capabilities: Capabilities = Capabilities(
         name="amqtt",
@@ -45,35 +73,247 @@ class AmqttUpstream:
         durable=False,
         mqtt5=False,
         answers_pubrel=False,
-        deduplicates_subscriptions=True,  # the link puts the UNSUBSCRIBE before a repeated filter itself
+        deduplicates_subscriptions=True,  # `replace_subscription` sees to it
+        dollar_topics=False,
     )
 
     def __init__(
-        self, config: Mapping[str, Any] | None = None, *, max_retained: int = 10_000, max_retained_bytes: int = 16 << 20
+        self,
+        config: Mapping[str, Any] | None = None,
+        *,
+        max_retained: int = 10_000,
+        max_retained_bytes: int = 16 * 1024 * 1024,
     ) -> None:
-        self.config = dict(config or {})
+        self._config = dict(config or {})
+        check_amqtt_config(self._config, where="amqtt configuration")
+        self._kept = RetainedStore(max_messages=max_retained, max_bytes=max_retained_bytes)
+        self._broker: Broker | None = None
+        self._links: dict[str, EmbeddedLink] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ready: dict[EmbeddedLink, None] = {}
+        self._busy: dict[EmbeddedLink, None] = {}  # links from which amqtt holds messages it has not routed
+        self._turn_due: asyncio.Handle | None = None
+        self._lines = LogFilter()
+        self._warned = False
+        self.dropped = 0
+
+    @property
+    def unacknowledged(self) -> int:
+        """Deliveries that were given up after 5 s without an answer."""
+        return self._lines.unacknowledged
 
     @property
     def reachable(self) -> bool:
-        return False
+        """Whether amqtt runs."""
+        return self._broker is not None
+
+    @property
+    def broker(self) -> Broker:
+        """amqtt itself, for tests and measurements. Raises UpstreamUnavailable before `start`."""
+        if self._broker is None:
+            raise UpstreamUnavailable("amqtt is not running")
+        return self._broker
+
+    # --- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        raise NotImplementedError
+        """Start amqtt with one external listener and our plugin in front of those configured."""
+        self._lines.install()
+        plugins = self._config.get("plugins") or {}
+        config = {
+            **self._config,
+            "listeners": {LISTENER: {"type": "external", "bind": "gate"}},
+            "plugins": {GATE_AUTH: {}, **plugins},
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of amqtt about its own plugins
+            broker = Broker(config)
+        await broker.start()
+        self._broker = broker
 
     async def stop(self) -> None:
-        raise NotImplementedError
+        """End every link, then amqtt. Sessions, queues and retained messages are gone."""
+        broker, self._broker = self._broker, None
+        for link in list(self._links.values()):
+            link.abort()
+        if self._turn_due is not None:
+            self._turn_due.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=END_WITHIN_S)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if broker is not None:
+            with contextlib.suppress(TimeoutError, AMQTTError):
+                await asyncio.wait_for(broker.shutdown(), END_WITHIN_S)
+        self._lines.remove()
+
+    # --- sessions --------------------------------------------------------------------------------------------
 
     async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool) -> EmbeddedLink:
-        raise NotImplementedError
+        """Connect one session, after an older connection of its id has gone. When it raises the owner is not called."""
+        while (old := self._links.get(upstream_id)) is not None:
+            old.abort()
+            await old.wait_closed()
+        broker = self.broker
+        broker.retained_messages.clear()  # a plugin may have put one there; it would go to whoever connects
+        link = EmbeddedLink(self, owner, upstream_id, clean=clean)
+        self._links[upstream_id] = link
+        task = asyncio.create_task(self._serve(broker, link), name=f"amqtt session {upstream_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        link.reader.feed(wire.encode_connect(client_id=upstream_id, clean_session=clean))
+        try:
+            code = await asyncio.wait_for(asyncio.shield(link.connack), CONNECT_WITHIN_S)
+            if code != 0:
+                raise UpstreamUnavailable(f"amqtt refused the session with code {code}")
+            session, handler = broker.sessions[upstream_id]
+        except (TimeoutError, KeyError) as error:
+            link.abort()
+            raise UpstreamUnavailable("amqtt did not answer the connection in time") from error
+        except BaseException:
+            link.abort()
+            raise
+        if not isinstance(session.retained_messages, BoundedQueue):
+            session.retained_messages = BoundedQueue()
+        link.opened(session, handler)
+        return link
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-        raise NotImplementedError
+    async def _serve(self, broker: Broker, link: EmbeddedLink) -> None:
+        """Run one connection of amqtt's to its end, whichever way that comes, and leave nothing of it behind."""
+        error: Exception | None = None
+        serving = asyncio.ensure_future(broker.external_connected(link.reader, link.writer, LISTENER))
+        try:
+            await serving
+        except asyncio.CancelledError:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            raise
+        except Exception as problem:  # noqa: BLE001  # whatever it is: the end of this connection, and of nothing else
+            error = UpstreamUnavailable(f"amqtt failed on the session: {type(problem).__name__}")
+            log.warning("amqtt_session_failed", upstream_id=link.upstream_id, problem=type(problem).__name__)
+        finally:
+            link.reader.feed_eof()
+            await self._let_go(broker, link)
+            self._links.pop(link.upstream_id, None)
+            self._ready.pop(link, None)
+            self._busy.pop(link, None)
+            if not link.connack.done():
+                link.connack.set_exception(UpstreamUnavailable("amqtt ended the connection before its CONNACK"))
+                link.connack.exception()
+            link.over(error)
 
-    def retain(self, topic: str, payload: bytes, *, qos: int) -> None:
-        raise NotImplementedError
+    async def _let_go(self, broker: Broker, link: EmbeddedLink) -> None:
+        session, handler = broker.sessions.get(link.upstream_id, (None, None))
+        if session is None or handler is None:
+            return
+        if session.transitions.state == "connected":  # amqtt left its loop without ending the session
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(handler.stop(), END_WITHIN_S)
+            session.transitions.disconnect()
+        if link.clean:
+            broker.sessions.pop(link.upstream_id, None)
+            session.clear_queues()
+            for filter_ in link.filters:
+                entries = broker.subscriptions.get(filter_, [])
+                entries[:] = [entry for entry in entries if entry[0].client_id != link.upstream_id]
+                self.forget_empty(filter_)
 
     async def clear_session(self, upstream_id: str) -> None:
-        raise NotImplementedError
+        """Connect clean and end: amqtt deletes session, subscriptions and queue."""
+        link = await self.connect(_Nobody(), upstream_id, clean=True)
+        link.close()
+        await link.wait_closed()
+
+    # --- messages of the gate's own --------------------------------------------------------------------------
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        """Route a message; amqtt delivers it with the QoS of each subscription. `$` topics go nowhere."""
+        if topic.startswith("$"):
+            return
+        deadline = asyncio.get_running_loop().time() + CONNECT_WITHIN_S
+        while self._congested():
+            if asyncio.get_running_loop().time() > deadline:
+                raise UpstreamUnavailable("amqtt is too busy to take a message")
+            await asyncio.sleep(CONGESTED_RETRY_S)
+        if retain:
+            self.retain(topic, payload, qos=qos)
+        await self.broker.internal_message_broadcast(topic, payload)
+
+    def retain(self, topic: str, payload: bytes, *, qos: int) -> None:
+        """Keep a retained message, or clear it with an empty payload."""
+        self._kept.set(topic, payload, qos)
 
     async def clear_retained(self, place: str) -> None:
-        raise NotImplementedError
+        """Clear what is retained at `place` and below."""
+        self._kept.clear_below(place)
+
+    def retained(self, filter_: str) -> list[Retained]:
+        """Return the retained messages that match."""
+        return self._kept.match(filter_)
+
+    # --- subscriptions ---------------------------------------------------------------------------------------
+
+    def replace_subscription(self, upstream_id: str, filter_: str, qos: int) -> None:
+        """Let a repeated filter take its new QoS (MQTT-3.8.4-3), which amqtt answers but does not do."""
+        entries = self.broker.subscriptions.get(filter_, [])
+        for index, (session, old) in enumerate(entries):
+            if session.client_id == upstream_id:
+                if old != qos:
+                    entries[index] = (session, qos)
+                break
+        if not self._warned and len(self.broker.subscriptions) > MANY_FILTERS:
+            self._warned = True
+            log.warning(
+                "amqtt_many_filters",
+                filters=len(self.broker.subscriptions),
+                advice="each message is compared with each filter; put a broker behind the gate: --upstream HOST:PORT",
+            )
+
+    def forget_empty(self, filter_: str) -> None:
+        """Remove a filter that nobody holds any more; amqtt goes on comparing every message with it."""
+        if self._broker is not None and self._broker.subscriptions.get(filter_) == []:
+            del self._broker.subscriptions[filter_]
+
+    # --- feeding ---------------------------------------------------------------------------------------------
+
+    def schedule(self, link: EmbeddedLink) -> None:
+        """Feed the link in the next turn of the loop."""
+        self._ready[link] = None
+        if self._turn_due is None:
+            self._turn_due = asyncio.get_running_loop().call_soon(self._turn)
+
+    def _congested(self) -> bool:
+        waiting = 0 if self._broker is None else self._broker._broadcast_queue.qsize()  # noqa: SLF001
+        for link in list(self._busy):
+            if link.waiting:
+                waiting += link.waiting
+            else:
+                del self._busy[link]
+        return waiting > MAX_BACKLOG
+
+    def _turn(self) -> None:
+        self._turn_due = None
+        if self._broker is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._congested():
+            self._turn_due = loop.call_later(CONGESTED_RETRY_S, self._turn)
+            return
+        budget, later = PACKETS_PER_TURN, True
+        ready, self._ready = self._ready, {}
+        again: dict[EmbeddedLink, None] = {}
+        while ready and budget > 0:
+            link = next(iter(ready))  # who was not reached in this turn is first in the next
+            del ready[link]
+            fed, given = link.feed(budget)
+            budget -= given
+            if given:
+                self._busy[link] = None
+            if fed is Fed.MORE or fed is Fed.LATER:
+                again[link] = None
+                later = later and fed is Fed.LATER
+        self._ready = {**ready, **again, **self._ready}
+        if self._ready and self._turn_due is None:
+            later = later and not ready
+            self._turn_due = loop.call_later(CONGESTED_RETRY_S, self._turn) if later else loop.call_soon(self._turn)

@@ -21,6 +21,7 @@ class Capabilities:
     durable: bool  # persistent sessions survive a restart of the broker
     mqtt5: bool
     answers_pubrel: bool  # answers a PUBREL whose id it does not know; otherwise the gate does
+    dollar_topics: bool = True  # a PUBLISH to a `$` topic is routed; otherwise the gate must not pass one on
     deduplicates_subscriptions: bool  # a repeated filter replaces the old one; otherwise UNSUBSCRIBE goes before it
 
 
