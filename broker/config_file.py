@@ -140,7 +140,7 @@ def _listener(name: str, entry: Mapping[str, Any], *, where: str, folder: Path) 
     kind = settings.get("type", "tcp")
     if kind not in DEFAULT_PORTS:
         raise _invalid(where, f"{at}.type", f"is `{kind}`; known types: tcp, ws")
-    bind = settings.get("bind", "0.0.0.0:1883")  # noqa: S104 - amqtt's default; plain text off loopback is refused later
+    bind = settings.get("bind", "0.0.0.0:1883")  # amqtt's default; plain text off loopback is refused later
     try:
         host, port = split_bind(str(bind), DEFAULT_PORTS[kind])
     except ValueError as error:
