@@ -7,14 +7,30 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+
+from authsvc.core.errors import AuthsvcError
+from authsvc.web.admin import ROUTERS
+from authsvc.web.auth import Authenticated
+from authsvc.web.guard import Guard
+from authsvc.web.openapi import PROBLEM_RESPONSES, document
+from authsvc.web.probes import Check, readiness_of
+from authsvc.web.problems import Problem, of_error, of_http_exception, of_validation
+from authsvc.web.routes import Context
 
 if TYPE_CHECKING:
     from authsvc.service import Service
 
-MAX_BODY_BYTES = 256 * 1024  # the largest honest body is a definition of some hundred rules, about 50 KiB
+__all__ = ["MAX_BODY_BYTES", "Check", "create_app"]
 
-Check = Callable[[], str | None]
+MAX_BODY_BYTES = 256 * 1024  # the largest honest body is a definition of some hundred rules, about 50 KiB
 
 
 def create_app(
@@ -30,4 +46,65 @@ def create_app(
     `readiness` maps a name ("upstream", "listeners") to a check that returns what is wrong, or None; the store and the
     change feed are checked without being named. Raises nothing.
     """
-    raise NotImplementedError
+    api = FastAPI(
+        redirect_slashes=False,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        responses=PROBLEM_RESPONSES,
+        exception_handlers=_HANDLERS,
+    )
+    for router in ROUTERS:
+        api.include_router(router)
+    api.state.context = Context(service=service, now_us=now_us, random=random, max_body_bytes=max_body_bytes)
+    described = JSONResponse(document(api))
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        reasons = readiness_of(service, readiness)
+        if reasons:
+            raise Problem(503, "not_ready", "something is missing: see `reasons`", reasons=reasons)
+        return JSONResponse({"status": "ready"})
+
+    async def openapi(_: Request) -> Response:
+        return described
+
+    app = Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/openapi.json", openapi),
+            Mount("/v1", app=Authenticated(api, store=service.store)),
+        ],
+        middleware=[Middleware(Guard)],
+        exception_handlers=_HANDLERS,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+async def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return of_http_exception(error).response()
+
+
+async def _validation_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return of_validation(error.errors()).response()
+
+
+async def _own_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, AuthsvcError)
+    problem = of_error(error)
+    if problem is None:
+        raise error
+    return problem.response()
+
+
+_HANDLERS = {
+    HTTPException: _http_problem,
+    RequestValidationError: _validation_problem,
+    AuthsvcError: _own_problem,
+}

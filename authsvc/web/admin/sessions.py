@@ -1,0 +1,98 @@
+"""Live sessions of a tenant: who is connected by what, and the way to end one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from authsvc.core.errors import NotFound
+from authsvc.core.reasons import Reason
+from authsvc.sessions import Session, Will
+from authsvc.store import Page
+from authsvc.web.auth import OPERATE, VIEW
+from authsvc.web.listing import page_of
+from authsvc.web.models import DEFAULT_PAGE, Answer, Cursor, IdInPath, Instant, Items, KeyFilter, KeyInPath, Limit
+from authsvc.web.routes import Current, GuardedRoute, access
+
+router = APIRouter(tags=["sessions"], route_class=GuardedRoute)
+
+
+class SessionAnswer(Answer):
+    id: str
+    client_id: str
+    principal: str
+    thing: str | None
+    ground: str
+    token_id: str
+    broker: str
+    peer: str
+    since: Instant
+    expires_at: Instant | None
+
+    @classmethod
+    def of(cls, session: Session) -> SessionAnswer:
+        return cls(
+            id=session.id,
+            client_id=session.client_id,
+            principal=session.principal,
+            thing=session.thing,
+            ground=session.ground,
+            token_id=session.token_id,
+            broker=session.broker,
+            peer=session.peer,
+            since=session.since_us,
+            expires_at=session.expires_at_us,
+        )
+
+
+ClientIdFilter = Annotated[str | None, Query(max_length=256)]
+
+
+@router.get("/tenants/{tenant}/sessions", **access(VIEW))
+async def list_sessions(
+    call: Current,
+    tenant: KeyInPath,
+    limit: Limit = DEFAULT_PAGE,
+    cursor: Cursor = None,
+    thing: KeyFilter = None,
+    ground: KeyFilter = None,
+    client_id: ClientIdFilter = None,
+) -> Items[SessionAnswer]:
+    """List the live sessions of this process in order of their ids."""
+
+    async def fetch(*, limit: int, cursor: str | None, **filters: str | None) -> Page[Session]:
+        wanted = {name: value for name, value in filters.items() if value is not None}
+        found = sorted(
+            (
+                session
+                for session in call.service.sessions
+                if session.tenant == tenant
+                and (cursor is None or session.id > cursor)
+                and all(getattr(session, name) == value for name, value in wanted.items())
+            ),
+            key=lambda session: session.id,
+        )
+        rest = len(found) > limit
+        return Page(items=tuple(found[:limit]), next=found[limit - 1].id if rest else None)
+
+    return await page_of(
+        call,
+        fetch,
+        make=SessionAnswer.of,
+        limit=limit,
+        cursor=cursor,
+        thing=thing,
+        ground=ground,
+        client_id=client_id,
+    )
+
+
+@router.delete("/tenants/{tenant}/sessions/{id}", status_code=204, **access(OPERATE))
+async def kick_session(call: Current, tenant: KeyInPath, id: IdInPath) -> None:
+    """End a session; the client may connect again, its will is sent and its queue kept."""
+    for session in call.service.sessions:
+        if session.id == id and session.tenant == tenant:
+            call.service.sessions.end(session, Reason.KICKED, Will.SEND)
+            return
+    raise NotFound("session", id)
