@@ -68,7 +68,7 @@ class Api:
 
     @classmethod
     def open(cls, url: str, data: Path | None) -> Self:
-        """Return the service at `url` with the key that `admin_key` finds; without one, whether it runs is said first."""
+        """Return the service at `url` with the key of `admin_key`; without one, first whether it runs at all."""
         try:
             return cls(url, admin_key(data))
         except CommandFailed:

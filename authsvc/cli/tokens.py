@@ -28,7 +28,7 @@ class Access(StrEnum):
 
 
 def expiry(text: str | None) -> str | None:
-    """Return the RFC 3339 time of ``90s``, ``15m``, ``12h`` or ``30d`` from now; other text is the service's to judge."""
+    """Return the RFC 3339 time of ``90s``, ``15m``, ``12h`` or ``30d`` from now; other text as it is."""
     match = re.fullmatch(r"([0-9]{1,6})([smhd])", text or "")
     if match is None:
         return text
@@ -112,7 +112,7 @@ def _others(app: typer.Typer) -> None:
         operator: Operator,
         thing: OfThing = None,
         ground: OfGround = None,
-        revoked: Annotated[bool, typer.Option("--revoked", help="Those that were revoked, too.")] = False,
+        revoked: Annotated[bool, typer.Option("--revoked", help="Those that were revoked, instead.")] = False,
         limit: Limit = None,
     ) -> None:
         """List tokens, without their secrets."""
@@ -141,10 +141,11 @@ def _others(app: typer.Typer) -> None:
         if thing is None and ground is None:
             operator.out.one(operator.api.get(operator.path("app-tokens", token)), key="id")
             return
-        for found in operator.api.items(_path(operator, thing, ground), revoked=True):
-            if found["id"] == token:
-                operator.out.one(found, key="id")
-                return
+        for revoked in (None, True):
+            for found in operator.api.items(_path(operator, thing, ground), revoked=revoked):
+                if found["id"] == token:
+                    operator.out.one(found, key="id")
+                    return
         raise CommandFailed(f"no token `{token}` of `{thing or ground}`")
 
     @command(app, "revoke", example="authsvc token revoke 5kQ2tJr0cM1fXb7NnWz9Lp")
