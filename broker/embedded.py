@@ -163,7 +163,7 @@ class AmqttUpstream:
         task.add_done_callback(self._tasks.discard)
         link.reader.feed(wire.encode_connect(client_id=upstream_id, clean_session=clean))
         try:
-            await asyncio.wait_for(asyncio.shield(link.connack), CONNECT_WITHIN_S)
+            code = await asyncio.wait_for(asyncio.shield(link.connack), CONNECT_WITHIN_S)
             session, handler = broker.sessions[upstream_id]
         except (TimeoutError, KeyError) as error:
             link.abort()
@@ -171,6 +171,9 @@ class AmqttUpstream:
         except BaseException:
             link.abort()
             raise
+        if code != 0:
+            link.abort()
+            raise UpstreamUnavailable(f"amqtt refused the session with code {code}")
         if not isinstance(session.retained_messages, BoundedQueue):
             session.retained_messages = BoundedQueue()
         link.opened(session, handler)

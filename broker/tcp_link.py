@@ -1,0 +1,175 @@
+"""One upstream connection to a broker by TCP or Unix socket: bytes through, backpressure both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from authsvc.core.errors import UpstreamUnavailable
+from broker import wire
+from broker.listeners import KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES
+from broker.upstream import LinkOwner
+
+CLOSE_WITHIN_S = 2.0  # the broker's own end of file after ours; then the connection is reset
+_CONNACK_SIZE = 4
+
+
+class TcpLink(asyncio.Protocol):
+    """A session of the broker behind (`broker.upstream.Link`): no will, no credentials, keep-alive 0."""
+
+    def __init__(self, owner: LinkOwner, upstream_id: str, *, clean: bool, gone: Callable[[TcpLink], None]) -> None:
+        self.upstream_id = upstream_id
+        self.session_present = False
+        self.connack: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._owner = owner
+        self._gone = gone
+        self._hello = wire.encode_connect(client_id=upstream_id, clean_session=clean)
+        self._transport: asyncio.Transport | None = None
+        self._early = b""  # until the owner has the link
+        self._open = False
+        self._paused = False
+        self._full = False  # the broker does not take what is written
+        self._leaving = False
+        self._deadline: asyncio.TimerHandle | None = None
+        self._closed = asyncio.Event()
+
+    # --- the gate's side -------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send whole packets."""
+        if self._transport is not None and not self._leaving:
+            self._transport.write(data)
+
+    def pause(self) -> None:
+        """Read no more from the broker, which then feels it."""
+        self._paused = True
+        if self._transport is not None and self._open and not self._leaving:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        if self._transport is not None and self._open and not self._leaving:
+            self._transport.resume_reading()
+
+    def subscribed(self, filters: Sequence[tuple[str, int]]) -> None:
+        """Nothing to do: the broker keeps retained messages itself."""
+
+    def close(self) -> None:
+        """Send what was written and an end of file, and wait for the broker's.
+
+        Deliveries not read yet would turn a plain close into a reset, and a reset may cost the broker what it has
+        not read: so they are read and dropped.
+        """
+        if self._transport is None or self._leaving:
+            return
+        self._leaving = True
+        if self._transport.is_closing():
+            return
+        self._deadline = asyncio.get_running_loop().call_later(CLOSE_WITHIN_S, self._transport.abort)
+        with contextlib.suppress(OSError, RuntimeError):
+            self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """End now."""
+        self._leaving = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def wait_closed(self) -> None:
+        """Return when the connection is gone."""
+        await self._closed.wait()
+
+    def opened(self) -> None:
+        """Give the link to its owner: from the next turn of the loop on it is called."""
+        asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._open = True
+        if self._closed.is_set():
+            self._owner.upstream_closed(self._problem(None))
+            return
+        if self._full:
+            self._owner.pause_client()
+        early, self._early = self._early, b""
+        if early and not self._leaving:
+            self._owner.upstream_received(early)
+        if self._transport is not None and not self._paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # --- the broker's side -----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say CONNECT."""
+        self._transport = cast("asyncio.Transport", transport)
+        prepare_socket(transport.get_extra_info("socket"))
+        self._transport.write(self._hello)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass bytes on."""
+        if self._leaving:
+            return
+        if self._open:
+            self._owner.upstream_received(data)
+            return
+        self._early += data
+        if self.connack.done() or len(self._early) < _CONNACK_SIZE:
+            return
+        head, self._early = self._early[:_CONNACK_SIZE], self._early[_CONNACK_SIZE:]
+        try:
+            answer = wire.parse_connack(head)
+        except wire.MalformedPacket:
+            self.connack.set_exception(UpstreamUnavailable("the broker did not answer with a CONNACK"))
+            return
+        self.session_present = answer.session_present
+        if self._transport is not None:
+            self._transport.pause_reading()  # until the owner has the link
+        self.connack.set_result(answer.code)
+
+    def pause_writing(self) -> None:
+        """The broker is slow: its client waits."""
+        self._full = True
+        if self._open:
+            self._owner.pause_client()
+
+    def resume_writing(self) -> None:
+        """The broker takes more."""
+        self._full = False
+        if self._open:
+            self._owner.resume_client()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the owner, once."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if not self.connack.done():
+            self.connack.set_exception(UpstreamUnavailable("the broker ended the connection before its CONNACK"))
+            self.connack.exception()  # nobody may be waiting any more
+        self._closed.set()
+        self._gone(self)
+        if self._open:
+            self._owner.upstream_closed(self._problem(exc))
+
+    def _problem(self, exc: Exception | None) -> Exception | None:
+        if self._leaving:
+            return None
+        return UpstreamUnavailable(f"the broker ended the connection: {exc or 'end of file'}")
+
+
+def prepare_socket(connection: socket.socket | None) -> None:
+    """Set no delay and keep-alive where the socket is TCP."""
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, option):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
