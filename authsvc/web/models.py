@@ -1,4 +1,4 @@
-"""The words that all bodies are made of: strict types, keys, text, times. One resource's own bodies stand in its router.
+"""The words that all bodies are made of: strict types, keys, text, times. A resource's own bodies stand in its router.
 
 Bodies are strict: an unknown field, a number for a string or a string for a number is a 422, nothing is converted.
 """
@@ -82,10 +82,10 @@ def parse_time(value: object) -> int:
     date, clock, fraction, sign, hours, minutes = found.groups()
     try:
         moment = datetime.fromisoformat(f"{date}T{clock}+00:00") - _EPOCH
-        if int(hours or 0) > 23 or int(minutes or 0) > 59:
-            raise ValueError(hours)
     except ValueError:
         raise CodedValueError("time_invalid", "there is no such day or hour") from None
+    if int(hours or 0) > 23 or int(minutes or 0) > 59:
+        raise CodedValueError("time_invalid", "there is no such offset")
     offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
     microseconds = (moment - offset) // _US + int(((fraction or "") + "000000")[:6])
     if not 0 < microseconds < _END_US:

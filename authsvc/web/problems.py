@@ -42,7 +42,7 @@ class FieldError(BaseModel):
 
 
 class ProblemBody(BaseModel):
-    """RFC 9457 with the members `code`, `errors`, `counts`, `reasons`, `candidates` and `request_id` of this service."""
+    """RFC 9457, with the members from `code` on added by this service."""
 
     model_config = ConfigDict(
         title="Problem",
@@ -67,7 +67,6 @@ class ProblemBody(BaseModel):
     errors: list[FieldError] | None = None
     counts: dict[str, int] | None = None
     reasons: dict[str, str] | None = None
-    candidates: list[str] | None = None
     request_id: str | None = None
 
 
@@ -132,9 +131,7 @@ def of_error(error: AuthsvcError) -> Problem | None:
         case InUse():
             return Problem(409, error.code, error.detail, counts=error.counts)
         case Conflict():
-            candidates = getattr(error, "candidates", None)
-            extra = {"candidates": list(candidates)} if candidates else {}
-            return Problem(409, error.code, error.detail, **extra)
+            return Problem(409, error.code, error.detail)
         case StoreReadOnly():  # the words of the exception may name a path: they are for the log
             return _unavailable("store_read_only", "the store cannot be written just now")
         case StoreUnavailable():

@@ -80,7 +80,7 @@ async def create_admin_key(call: Current, body: AdminKeyNew) -> AdminKeyCreated:
 
 @router.get("/admin-keys", **access(OWNERS))
 async def list_admin_keys(
-    call: Current, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
+    call: Current, *, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
 ) -> Items[AdminKeyAnswer]:
     """List the admin keys that the owner may handle."""
     return await page_of(

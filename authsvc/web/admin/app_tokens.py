@@ -149,6 +149,7 @@ async def create_app_token(call: Current, tenant: KeyInPath, body: AppTokenNew) 
 @router.get("/tenants/{tenant}/app-tokens", **access(VIEW))
 async def list_app_tokens(
     call: Current,
+    *,
     tenant: KeyInPath,
     limit: Limit = DEFAULT_PAGE,
     cursor: Cursor = None,

@@ -78,13 +78,18 @@ class DefinitionAnswer(Answer):
     @classmethod
     def of(cls, definition: ThingDefinition) -> DefinitionAnswer:
         policy = definition.modules
+        modules = (
+            None
+            if policy is None
+            else ModulePolicyBody(definition=policy.definition, auto_register=policy.auto_register)
+        )
         return cls(
             key=definition.key,
             name=definition.name,
             kind=definition.kind.value,
             rules=rules_of(definition.rules),
             bind_client_id=definition.bind_client_id.value,
-            modules=policy and ModulePolicyBody(definition=policy.definition, auto_register=policy.auto_register),
+            modules=modules,
             created_at=definition.created_at_us,
         )
 
@@ -101,14 +106,14 @@ async def create_definition(call: Current, tenant: KeyInPath, body: DefinitionNe
         kind=kind,
         rules=rules,
         bind_client_id=BindClientId(body.bind_client_id),
-        modules=body.modules and body.modules.policy(),
+        modules=None if body.modules is None else body.modules.policy(),
     )
     return DefinitionAnswer.of(await call.settled(written))
 
 
 @router.get("/tenants/{tenant}/thing-definitions", **access(VIEW))
 async def list_definitions(
-    call: Current, tenant: KeyInPath, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
+    call: Current, *, tenant: KeyInPath, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
 ) -> Items[DefinitionAnswer]:
     """List the thing definitions in key order."""
     return await page_of(
@@ -141,7 +146,7 @@ async def change_definition(
     if body.given("bind_client_id"):
         changes["bind_client_id"] = BindClientId(body.bind_client_id or "app_token")
     if body.given("modules"):
-        changes["modules"] = body.modules and body.modules.policy()
+        changes["modules"] = None if body.modules is None else body.modules.policy()
     return DefinitionAnswer.of(await call.settled(await call.store.definitions.update(tenant, key, **changes)))
 
 

@@ -82,6 +82,7 @@ async def create_device_token(
 @router.get("/tenants/{tenant}/things/{key}/tokens", **access(VIEW))
 async def list_device_tokens(
     call: Current,
+    *,
     tenant: KeyInPath,
     key: KeyInPath,
     limit: Limit = DEFAULT_PAGE,

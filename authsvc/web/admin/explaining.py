@@ -126,6 +126,7 @@ ThingFilter = Annotated[str | None, Query(max_length=256)]
 @router.get("/tenants/{tenant}/refusals", **access(VIEW))
 async def list_refusals(
     call: Current,
+    *,
     tenant: KeyInPath,
     limit: Limit = DEFAULT_PAGE,
     client_id: ClientIdFilter = None,
@@ -138,7 +139,7 @@ async def list_refusals(
 
 @router.get("/refusals", **access(Access(role=AdminRole.VIEWER, reach=Reach.PLATFORM)))
 async def list_unknown_refusals(
-    call: Current, limit: Limit = DEFAULT_PAGE, client_id: ClientIdFilter = None, thing: ThingFilter = None
+    call: Current, *, limit: Limit = DEFAULT_PAGE, client_id: ClientIdFilter = None, thing: ThingFilter = None
 ) -> Items[RefusalAnswer]:
     """List the last refusals whose tenant nobody knows (unknown tokens); `next` is always null."""
     found = call.service.refusals.last(None, client_id=client_id, thing=thing, limit=limit)

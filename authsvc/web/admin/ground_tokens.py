@@ -93,6 +93,7 @@ async def create_ground_token(
 @router.get("/tenants/{tenant}/grounds/{key}/tokens", **access(VIEW))
 async def list_ground_tokens(
     call: Current,
+    *,
     tenant: KeyInPath,
     key: KeyInPath,
     limit: Limit = DEFAULT_PAGE,

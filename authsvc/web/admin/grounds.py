@@ -54,7 +54,7 @@ async def create_ground(call: Current, tenant: KeyInPath, body: GroundNew) -> Gr
 
 @router.get("/tenants/{tenant}/grounds", **access(VIEW))
 async def list_grounds(
-    call: Current, tenant: KeyInPath, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
+    call: Current, *, tenant: KeyInPath, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
 ) -> Items[GroundAnswer]:
     """List the grounds in key order."""
     return await page_of(call, call.store.grounds.list, tenant, make=GroundAnswer.of, limit=limit, cursor=cursor, q=q)

@@ -55,7 +55,7 @@ async def create_license(call: Current, tenant: KeyInPath, body: LicenseNew) -> 
 
 @router.get("/tenants/{tenant}/licenses", **access(VIEW))
 async def list_licenses(
-    call: Current, tenant: KeyInPath, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
+    call: Current, *, tenant: KeyInPath, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
 ) -> Items[LicenseAnswer]:
     """List the licences in key order."""
     return await page_of(call, call.store.licenses.list, tenant, make=LicenseAnswer.of, limit=limit, cursor=cursor, q=q)

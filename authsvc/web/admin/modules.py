@@ -32,6 +32,7 @@ async def bind_module(call: Current, tenant: KeyInPath, gateway: KeyInPath, body
 @router.get("/tenants/{tenant}/things/{gateway}/modules", **access(VIEW))
 async def list_modules(
     call: Current,
+    *,
     tenant: KeyInPath,
     gateway: KeyInPath,
     limit: Limit = DEFAULT_PAGE,

@@ -1,8 +1,8 @@
-"""Roles: named rules that app tokens carry. Platform roles may leave a tenant's wall and are written by the platform."""
+"""Roles: named rules that app tokens carry. Platform roles may leave a tenant's wall; only the platform writes them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -84,7 +84,7 @@ async def _create(call: Call, tenant: str, body: RoleNew) -> RoleAnswer:
 
 
 async def _change(call: Call, tenant: str, key: str, body: RolePatch) -> RoleAnswer:
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if body.given("name"):
         changes["name"] = body.name or key
     if body.given("rules"):
@@ -102,7 +102,7 @@ async def create_role(call: Current, tenant: KeyInPath, body: RoleNew) -> RoleAn
 
 @router.get("/tenants/{tenant}/roles", **access(VIEW))
 async def list_roles(
-    call: Current, tenant: KeyInPath, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
+    call: Current, *, tenant: KeyInPath, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
 ) -> Items[RoleAnswer]:
     """List the roles in key order."""
     return await page_of(call, call.store.roles.list, tenant, make=RoleAnswer.of, limit=limit, cursor=cursor, q=q)
@@ -134,7 +134,7 @@ async def create_platform_role(call: Current, body: RoleNew) -> RoleAnswer:
 
 @router.get("/roles", **access(PLATFORM_VIEW))
 async def list_platform_roles(
-    call: Current, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
+    call: Current, *, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
 ) -> Items[RoleAnswer]:
     """List the platform roles in key order."""
     return await page_of(call, call.store.roles.list, PLATFORM, make=RoleAnswer.of, limit=limit, cursor=cursor, q=q)

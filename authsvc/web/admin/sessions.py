@@ -52,6 +52,7 @@ ClientIdFilter = Annotated[str | None, Query(max_length=256)]
 @router.get("/tenants/{tenant}/sessions", **access(VIEW))
 async def list_sessions(
     call: Current,
+    *,
     tenant: KeyInPath,
     limit: Limit = DEFAULT_PAGE,
     cursor: Cursor = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import Field
@@ -64,7 +64,7 @@ async def create_tenant(call: Current, body: TenantNew) -> TenantAnswer:
 
 @router.get("/tenants", **access(Access(role=AdminRole.VIEWER, reach=Reach.ANY)))
 async def list_tenants(
-    call: Current, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
+    call: Current, *, limit: Limit = DEFAULT_PAGE, cursor: Cursor = None, q: Search = None
 ) -> Items[TenantAnswer]:
     """List the tenants that the key can see: all, or the one that it is bound to."""
     own = call.caller.tenant
@@ -88,7 +88,7 @@ async def read_tenant(call: Current, tenant: KeyInPath) -> TenantAnswer:
 @router.patch("/tenants/{tenant}", **access(OWN))
 async def change_tenant(call: Current, tenant: KeyInPath, body: TenantPatch) -> TenantAnswer:
     """Rename a tenant; with a key bound to no tenant also suspend it, which ends its sessions, or make it active."""
-    changes: dict[str, object] = {}
+    changes: dict[str, Any] = {}
     if body.given("name"):
         changes["name"] = body.name or tenant
     if body.given("state"):

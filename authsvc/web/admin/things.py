@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -114,6 +115,7 @@ async def create_thing(call: Current, tenant: KeyInPath, body: ThingNew) -> Thin
 @router.get("/tenants/{tenant}/things", **access(VIEW))
 async def list_things(
     call: Current,
+    *,
     tenant: KeyInPath,
     limit: Limit = DEFAULT_PAGE,
     cursor: Cursor = None,
@@ -171,10 +173,8 @@ async def delete_thing(
     if not forget:
         await call.settled(await call.store.things.delete(tenant, key, cascade=cascade))
         return
-    try:
+    with suppress(NotFound):  # retired already, or never there: forget tells
         await call.settled(await call.store.things.delete(tenant, key, cascade=cascade))
-    except NotFound:
-        pass  # retired already, or never there: forget tells
     await call.settled(await call.store.things.forget(tenant, key))
 
 
