@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from authsvc.core.errors import InvalidInput
 from authsvc.core.facts import KeySet
@@ -243,21 +243,16 @@ _VARIABLES: Final[Mapping[str, Variable | SetLevel]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenderedFilter:
+class RenderedFilter(NamedTuple):
     """A template with its values in place: literals, `+`, `#`, and set levels by name. Plain data for adapters."""
 
     levels: tuple[str | SetLevel, ...]
+    sets: tuple[SetLevel, ...] = ()  # those among `levels`, in order of appearance
 
     @property
     def text(self) -> str:
-        """The filter, set levels shown as ``{module}``; a valid topic filter only when `sets` is empty."""
-        return "/".join(level if isinstance(level, str) else "{" + level.value + "}" for level in self.levels)
-
-    @property
-    def sets(self) -> tuple[SetLevel, ...]:
-        """The set levels, in order of appearance."""
-        return tuple(level for level in self.levels if isinstance(level, SetLevel))
+        """The filter, set levels shown as ``{module}``: a topic filter of MQTT only when `sets` is empty."""
+        return "/".join([level if isinstance(level, str) else "{" + level.value + "}" for level in self.levels])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,17 +260,19 @@ class TopicTemplate:
     """A topic filter with variables for whole levels, as rules store it."""
 
     levels: tuple[str | Variable | SetLevel, ...]
+    slots: tuple[tuple[int, str], ...]  # level and name of each single-valued variable
+    sets: tuple[SetLevel, ...]
 
     @staticmethod
     @lru_cache(maxsize=4096)  # every CONNECT compiles the same few templates; a pure function may remember
     def parse(text: str) -> TopicTemplate:
         """Return the template. Raises InvalidInput ``topic_invalid`` or ``topic_too_deep``, field ``topic``."""
-        check_topic_filter(text)
-        return TopicTemplate(levels=tuple(_parse_level(level, text) for level in text.split("/")))
-
-    def variables(self) -> frozenset[Variable | SetLevel]:
-        """Return the variables that the template uses."""
-        return frozenset(level for level in self.levels if not isinstance(level, str))
+        levels = tuple([_parse_level(level, text) for level in check_topic_filter(text).split("/")])
+        return TopicTemplate(
+            levels=levels,
+            slots=tuple((index, level.value) for index, level in enumerate(levels) if isinstance(level, Variable)),
+            sets=tuple(level for level in levels if isinstance(level, SetLevel)),
+        )
 
     def render(self, values: Mapping[str, str]) -> RenderedFilter:
         """Return the filter with `values` (variable name to value) in place of the single-valued variables.
@@ -283,12 +280,16 @@ class TopicTemplate:
         Raises InvalidInput ``variable_missing`` when a value is not given, and ``value_unsafe`` when one holds
         `+ # /`, NUL or a control character, is empty, or would begin the topic with `$`.
         """
-        return RenderedFilter(
-            levels=tuple(
-                _render(level, values, first=index == 0) if isinstance(level, Variable) else level
-                for index, level in enumerate(self.levels)
-            )
-        )
+        levels: list[Any] = list(self.levels)
+        for index, name in self.slots:
+            value = values.get(name)
+            if value is None:
+                raise InvalidInput("variable_missing", f"there is no value for `{{{name}}}` here", field="topic")
+            if not safe_level(value) or (index == 0 and value.startswith("$")):
+                detail = f"`{printable(value)}` cannot stand for `{{{name}}}`: it is empty or would change the filter"
+                raise InvalidInput("value_unsafe", detail, field="topic")
+            levels[index] = value
+        return RenderedFilter(tuple(levels), self.sets)
 
 
 def _parse_level(level: str, text: str) -> str | Variable | SetLevel:
@@ -297,16 +298,7 @@ def _parse_level(level: str, text: str) -> str | Variable | SetLevel:
     variable = _VARIABLES.get(level)
     if variable is None:
         known = " ".join(_VARIABLES)
-        detail = f"topic template `{printable(text)}`: `{printable(level)}` is no variable; known, each for a whole level: {known}"
+        where = f"topic template `{printable(text)}`"
+        detail = f"{where}: `{printable(level)}` is no variable; known, each for a whole level: {known}"
         raise InvalidInput("topic_invalid", detail, field="topic")
     return variable
-
-
-def _render(variable: Variable, values: Mapping[str, str], *, first: bool) -> str:
-    value = values.get(variable.value)
-    if value is None:
-        raise InvalidInput("variable_missing", f"there is no value for `{{{variable.value}}}` here", field="topic")
-    if not safe_level(value) or (first and value.startswith("$")):
-        detail = f"`{printable(value)}` cannot stand for `{{{variable.value}}}`: it is empty or would change the filter"
-        raise InvalidInput("value_unsafe", detail, field="topic")
-    return value
