@@ -1,17 +1,38 @@
-"""The gate: owns the clients' sockets, admits before anything happens, and checks every packet in both directions."""
+"""The gate: owns the clients' sockets, admits before anything happens, and checks every packet in both directions.
+
+    listeners ─► ClientConnection ─► Admission ─► Inbound ─► upstream.Link ─► the broker
+                        ▲                                                        │
+                        └───────────────── Outbound ◄────────────────────────────┘
+
+This module counts and bounds what the connections do together; `connection` is the life of one of them.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import asyncio
+import contextlib
+from typing import Literal
 
-from broker.limits import Limits
-from broker.listeners import Listener
+import structlog
+
+from authsvc.core.facts import Refusal
+from authsvc.core.reasons import GUESSES, Reason
+from authsvc.service import Service
+from authsvc.sessions import Session, Will
+from broker.admission import Admission
+from broker.clearings import Clearer
+from broker.connection import ClientConnection
+from broker.limits import Backoff, Limits
+from broker.listeners import Listener, ListenerUse, OpenListener, open_listener
+from broker.packet_ids import SessionStates
 from broker.upstream import Upstream
+from broker.websocket import WebSocketServer
 
-if TYPE_CHECKING:
-    from authsvc.service import Service
+log = structlog.get_logger(__name__)
 
 OnDeniedPublish = Literal["drop", "disconnect"]
+
+CLOSE_WITHIN_S = 4.5
 
 
 class Gate:
@@ -26,12 +47,121 @@ class Gate:
         on_denied_publish: OnDeniedPublish = "drop",
         name: str = "gate",
     ) -> None:
-        raise NotImplementedError
+        self.service = service
+        self.upstream = upstream
+        self.limits = limits
+        self.name = name
+        self.disconnects_on_denied_publish = on_denied_publish == "disconnect"
+        self.loop = asyncio.get_running_loop()
+        self.admission = Admission(self)
+        self.states = SessionStates()
+        self._backoff = Backoff(burst=limits.failed_connect_burst, refill_per_s=limits.failed_connects_per_s)
+        self._listeners: list[OpenListener] = []
+        self._connections: set[ClientConnection] = set()
+        self._before_connect: dict[ClientConnection, None] = {}  # oldest first
+        self._leaving: dict[tuple[str, str], set[ClientConnection]] = {}
+        self._farewells: set[asyncio.Task[None]] = set()
+        self._clearer = Clearer(service, upstream, self.states)
+        self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._connections)
 
     async def listen(self, listener: Listener) -> tuple[str, int]:
         """Open a listener; return the (host, port) it is bound to. Raises OSError, which names the address."""
-        raise NotImplementedError
+        use = ListenerUse(listener)
+
+        def accepted() -> asyncio.Protocol:
+            connection = ClientConnection(self, use)
+            return WebSocketServer(connection, self.limits) if listener.websocket else connection
+
+        opened = await open_listener(listener, accepted, handshake_timeout_s=self.limits.connect_s)
+        self._listeners.append(opened)
+        self._clearer.start()
+        return opened.address
 
     async def close(self) -> None:
         """End every connection (wills sent, persistent sessions kept); return within 5 s."""
-        raise NotImplementedError
+        self._closing = True
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        await self._clearer.stop()
+        admissions = [connection.task for connection in self._connections if connection.task is not None]
+        for connection in list(self._connections):
+            connection.end(Reason.SHUTTING_DOWN, Will.SEND)
+        waiting = {*self._farewells, *admissions}
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=CLOSE_WITHIN_S)
+            for task in late:
+                task.cancel()
+            if late:
+                log.warning("gate_closed_late", sessions=len(late))
+                await asyncio.wait(late, timeout=0.3)
+
+    # --- called by connections -------------------------------------------------------------------------------
+
+    def arrived(self, connection: ClientConnection) -> bool:
+        """Count a connection that was accepted; False if there is no room for it."""
+        use = connection.listener
+        if self._closing:
+            return False
+        if use.full or len(self._connections) >= self.limits.max_connections:
+            refusal = Refusal(reason=Reason.CONNECTION_LIMIT, detail=f"listener `{use.name}` takes no more connections")
+            self.service.refuse(refusal, request=None, peer=connection.peer)
+            return False
+        if len(self._before_connect) >= self.limits.max_before_connect:
+            # The one that has been silent longest makes room: silence must not lock out those who speak.
+            oldest = next(iter(self._before_connect))
+            oldest.end(Reason.CONNECTION_LIMIT, Will.NEVER)
+        self._connections.add(connection)
+        self._before_connect[connection] = None
+        use.connections += 1
+        return True
+
+    def connect_received(self, connection: ClientConnection) -> None:
+        """The connection has shown a whole, well-formed CONNECT."""
+        self._before_connect.pop(connection, None)
+
+    def left(self, connection: ClientConnection) -> None:
+        """Forget a connection that ended."""
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._before_connect.pop(connection, None)
+            connection.listener.connections -= 1
+
+    def throttled(self, connection: ClientConnection, reason: Reason) -> Reason:
+        """Return the reason to answer: a failing credential too many from one address is ``rate_limited``."""
+        if reason in GUESSES and not self._backoff.failed(connection.address, self.loop.time()):
+            return Reason.RATE_LIMITED
+        return reason
+
+    def entered(self, upstream_id: str) -> None:
+        """A connection uses this upstream session: it is not cleared meanwhile."""
+        self._clearer.in_use.add(upstream_id)
+
+    def leaving(self, connection: ClientConnection, session: Session, farewell: asyncio.Task[None]) -> None:
+        """Remember who still holds an upstream session while its farewell is said."""
+        self._leaving.setdefault((session.principal, session.client_id), set()).add(connection)
+        self._farewells.add(farewell)
+        farewell.add_done_callback(self._farewells.discard)
+
+    def gone(self, connection: ClientConnection, session: Session) -> None:
+        """The broker has let go of the connection's session."""
+        key = (session.principal, session.client_id)
+        waiting = self._leaving.get(key)
+        if waiting is not None:
+            waiting.discard(connection)
+            if not waiting:
+                del self._leaving[key]
+        self.released_upstream(connection.upstream_id)
+
+    def released_upstream(self, upstream_id: str) -> None:
+        """No connection uses this upstream session any more."""
+        self._clearer.released(upstream_id)
+
+    async def released(self, principal: str, client_id: str) -> None:
+        """Return when nobody holds the upstream session of (principal, client id) any more."""
+        while waiting := self._leaving.get((principal, client_id)):
+            with contextlib.suppress(KeyError):
+                await next(iter(waiting)).wait_ended()

@@ -18,7 +18,7 @@ KEEPALIVE_PROBES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """One address to listen on. Port 0 takes a free one; `max_connections` None means only the gate's own limit."""
+    """One address to listen on. Port 0 takes a free one; `max_connections` None: only the gate's own limit."""
 
     name: str
     host: str
@@ -26,6 +26,21 @@ class Listener:
     tls: ssl.SSLContext | None = None
     websocket: bool = False
     max_connections: int | None = None
+
+
+class ListenerUse:
+    """How many connections a listener has now, and how many it may have."""
+
+    __slots__ = ("connections", "limit", "name")
+
+    def __init__(self, listener: Listener) -> None:
+        self.name = listener.name
+        self.limit = listener.max_connections or None
+        self.connections = 0
+
+    @property
+    def full(self) -> bool:
+        return self.limit is not None and self.connections >= self.limit
 
 
 class OpenListener:

@@ -1,0 +1,120 @@
+"""From a CONNECT to an open session: the gate's side of the flow (steps 5 and 6), a task per CONNECT.
+
+The task is cancelled when its client goes: it gives up its place in the queue for the session's lock, and whatever it
+had opened upstream is let go before the lock is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from authsvc.core.credentials import ConnectRequest
+from authsvc.core.errors import StoreUnavailable, UpstreamUnavailable
+from authsvc.core.facts import Refusal
+from authsvc.core.reasons import Reason
+from authsvc.sessions import Admitted, Will
+from broker.packet_ids import SessionState
+from broker.upstream import Link
+
+if TYPE_CHECKING:
+    from broker.connection import ClientConnection
+    from broker.gate import Gate
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS = 3  # what the admission rests on may change under it that often
+LET_GO_WITHIN_S = 3.0
+
+
+class Admission:
+    """Admits connections of one gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def admit(self, connection: ClientConnection, request: ConnectRequest) -> None:
+        """Open a session for the connection, or refuse it; never raises but when cancelled."""
+        try:
+            async with asyncio.timeout(self._gate.limits.admission_s):
+                await self._admit(connection, request)
+        except TimeoutError:
+            self._refuse(connection, request, Reason.STORE_UNAVAILABLE, "the admission took too long")
+        except UpstreamUnavailable as error:
+            self._refuse(connection, request, Reason.BROKER_UNAVAILABLE, str(error))
+        except StoreUnavailable as error:
+            self._refuse(connection, request, Reason.STORE_UNAVAILABLE, str(error))
+        except Exception as error:  # an accident never looks like a yes
+            log.exception("admission_failed", peer=connection.peer, problem=type(error).__name__)
+            self._refuse(connection, request, Reason.STORE_UNAVAILABLE, f"unexpected {type(error).__name__}")
+
+    async def _admit(self, connection: ClientConnection, request: ConnectRequest) -> None:
+        gate = self._gate
+        for _ in range(ATTEMPTS):
+            admitted = await gate.service.admit(request, peer=connection.peer, broker=gate.name)
+            if isinstance(admitted, Refusal):
+                connection.refused(admitted, request, recorded=True)
+                return
+            async with gate.service.sessions.lock(admitted.principal, admitted.client_id):
+                if self._is_stale(admitted):  # before it ends anybody's connection
+                    continue
+                if await self._open(connection, request, admitted):
+                    return
+        self._refuse(connection, request, Reason.STORE_UNAVAILABLE, "what the credential rests on keeps changing")
+
+    def _is_stale(self, admitted: Admitted) -> bool:
+        feed = self._gate.service.feed
+        return feed.touched_since(admitted.position, admitted.footing, admitted.own_changes)
+
+    async def _open(self, connection: ClientConnection, request: ConnectRequest, admitted: Admitted) -> bool:
+        """Take the session over and open it, under its lock; return False when the admission must start again."""
+        gate = self._gate
+        sessions = gate.service.sessions
+        holder = sessions.holder(admitted.principal, admitted.client_id)
+        if holder is not None:
+            sessions.end(holder, Reason.TAKEN_OVER, Will.SEND)
+        await gate.released(admitted.principal, admitted.client_id)
+        upstream = await gate.service.upstream_session(admitted)
+        if isinstance(upstream, Refusal):
+            connection.refused(upstream, request, recorded=True)
+            return True
+        upstream_id, clean = upstream
+        gate.entered(upstream_id)
+        link: Link | None = None
+        opened = False
+        try:
+            link = await gate.upstream.connect(connection, upstream_id, clean=clean)
+            # From here to the CONNACK nothing waits: a change comes before `open`, which sees it, or after it.
+            if connection.is_ended:
+                return True
+            if connection.link_closed:
+                raise UpstreamUnavailable("the broker closed the session at once")
+            session = sessions.open(admitted, connection, broker=gate.name, peer=connection.peer)
+            if session is None:
+                return False
+            opened = True
+            connection.upstream_id = upstream_id
+            present = link.session_present and not clean
+            state = SessionState() if clean else gate.states.resume(upstream_id, present=present)
+            connection.opened(session, link, state, session_present=present)
+            return True
+        finally:
+            if not opened:
+                if link is not None:
+                    await _let_go(link)
+                    connection.forget_link()
+                gate.released_upstream(upstream_id)
+
+    def _refuse(self, connection: ClientConnection, request: ConnectRequest, reason: Reason, detail: str) -> None:
+        connection.refused(Refusal(reason=reason, detail=detail), request)
+
+
+async def _let_go(link: Link) -> None:
+    """Abort a link that nobody uses and wait until the broker has let go, also while being cancelled."""
+    link.abort()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LET_GO_WITHIN_S):
+            await link.wait_closed()

@@ -1,0 +1,119 @@
+"""Upstream to client: every delivery decided again, and the answers to what the gate itself sent swallowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from authsvc.core.policy import Action, Memo
+from broker import wire
+from broker.stream import Stream
+from broker.wire import MalformedPacket
+
+if TYPE_CHECKING:
+    from broker.connection import ClientConnection
+
+
+class Outbound(Stream):
+    """The upstream's packets, checked. `swallow` takes all of them once the client has gone and a will is under way."""
+
+    __slots__ = ("_connection", "_subscribed_once", "swallow")
+
+    def __init__(self, connection: ClientConnection, memo: Memo) -> None:
+        # A broker behind the gate may have other publishers: what fits the client's buffer may be delivered.
+        super().__init__(
+            memo, connection.limits.max_client_buffer_bytes, retain_in_run=connection.capabilities.retained
+        )
+        self._connection = connection
+        self._subscribed_once = False
+        self.swallow: Callable[[bytes], None] | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.swallow is not None or self._connection.is_open
+
+    def forward(self, run: bytes) -> None:
+        if self.swallow is None:
+            self._connection.write(run)
+
+    def handle(self, packet: bytes) -> None:
+        kind = packet[0] & wire.TYPE_MASK
+        if self.swallow is not None:
+            self.swallow(packet)
+        elif kind == wire.PUBLISH:
+            self._publish(packet)
+        elif kind in {wire.PUBACK, wire.PUBREC, wire.PUBCOMP}:
+            self._connection.write(packet)
+        elif kind == wire.PUBREL:
+            self._pubrel(packet)
+        elif kind == wire.SUBACK:
+            self._suback(packet)
+        elif kind == wire.UNSUBACK:
+            if self._connection.requests.unsubscribed(wire.parse_ack(packet).packet_id) is False:
+                self._connection.write(packet)
+        elif kind != wire.PINGRESP:
+            raise MalformedPacket("2.2.1", f"{wire.NAMES[kind]} from the upstream")
+
+    def _publish(self, packet: bytes) -> None:
+        connection = self._connection
+        publish = wire.parse_publish(packet)
+        flags = packet[0] & 0x07
+        topic = publish.topic.encode()
+        known = self.memo.tables[flags].get(topic)
+        if known is None:
+            decision = self.memo.decide(flags, topic, publish.topic)
+            known = decision.allowed
+            if not known:  # once per topic and memo: a subscription wider than its set levels denies all day long
+                connection.denied(Action.DELIVER, publish.topic, decision)
+        if known:
+            if publish.retain and not self._subscribed_once and not connection.capabilities.retained:
+                # Such an upstream's retained messages come after a SUBACK: this one was queued, and 3.3.1-9 says 0.
+                packet = bytes((packet[0] & 0xFE,)) + packet[1:]
+            if publish.qos == 2 and publish.packet_id is not None:
+                connection.state.withheld.discard(publish.packet_id)
+            connection.write(packet)
+        elif publish.packet_id is not None:
+            if publish.qos == 1:
+                connection.link.write(wire.encode_ack(wire.PUBACK, publish.packet_id))
+            else:
+                connection.state.withheld.add(publish.packet_id)
+                connection.link.write(wire.encode_ack(wire.PUBREC, publish.packet_id))
+
+    def _pubrel(self, packet: bytes) -> None:
+        connection = self._connection
+        packet_id = wire.parse_ack(packet).packet_id
+        if packet_id in connection.state.withheld:
+            connection.state.withheld.discard(packet_id)
+            connection.link.write(wire.encode_ack(wire.PUBCOMP, packet_id))
+        else:
+            connection.write(packet)
+
+    def _suback(self, packet: bytes) -> None:
+        connection = self._connection
+        suback = wire.parse_suback(packet)
+        pending = connection.requests.subscribed(suback.packet_id)
+        if pending is None:
+            return
+        if len(suback.codes) != len(pending.forwarded):
+            raise MalformedPacket("3.9.3", "the upstream's SUBACK has another number of codes than the SUBSCRIBE")
+        codes = list(pending.codes)
+        live: list[tuple[str, int]] = []
+        taken_back: list[str] = []
+        for (filter_, _), places, upstream_code in zip(pending.forwarded, pending.places, suback.codes, strict=True):
+            code = upstream_code
+            if filter_ in pending.withdrawn:
+                taken_back.append(filter_)
+                code = wire.SUBACK_REFUSED
+            elif code < wire.SUBACK_REFUSED and filter_ not in pending.unsubscribed:
+                connection.state.subscriptions[filter_] = code
+                live.append((filter_, code))
+            for place in places:
+                codes[place] = code
+        self._subscribed_once = True
+        connection.write(
+            wire.encode_suback(suback.packet_id, [wire.SUBACK_REFUSED if code is None else code for code in codes])
+        )
+        if taken_back:
+            connection.unsubscribe_upstream([f for f in taken_back if not connection.is_wanted(f)])
+        if live and connection.is_open:
+            connection.link.subscribed(live)

@@ -1,0 +1,98 @@
+"""One direction of a connection: chunks in, the longest permitted run of each out in one write, the rest one by one.
+
+chunk ─► cut tail of the last one in front ─► scan_run ─► forward what is permitted, unmodified, in one write
+                                                └► one packet of another kind ─► `handle` ─► back to scan_run
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from authsvc.core.policy import Memo
+from broker.wire import CUT, END, NEED_MORE, Framer, scan_run
+
+# A packet that leaves the run costs some 10 µs: at most this many before others get a turn of the loop.
+SLOW_PACKETS_PER_TURN = 500
+
+
+class Stream(ABC):
+    """Cuts chunks into packets. `feed` handles as much as one turn of the loop should; `more` tells of a rest."""
+
+    __slots__ = ("_framer", "_max_packet", "_position", "_rest", "_retain_in_run", "memo")
+
+    def __init__(self, memo: Memo, max_packet: int, *, retain_in_run: bool) -> None:
+        self.memo = memo
+        self._max_packet = max_packet
+        self._retain_in_run = retain_in_run
+        self._framer = Framer(max_packet)
+        self._rest = b""  # packets that wait for the next turn, from `_position` on
+        self._position = 0
+
+    @property
+    def more(self) -> bool:
+        """Whether packets wait that `feed` left for the next turn: call `go_on`."""
+        return bool(self._rest)
+
+    def feed(self, data: bytes) -> bool:
+        """Take bytes that may be cut anywhere; return whether at least one packet was complete.
+
+        Raises:
+            MalformedPacket: a packet breaks the protocol; what came before it was handled.
+        """
+        if self._rest:
+            self._rest = self._rest[self._position :] + data
+            self._position = 0
+            return False
+        return self._run(self._framer.feed(data), 0)
+
+    def go_on(self) -> None:
+        """Handle what the last turn left."""
+        rest, position = self._rest, self._position
+        self._rest, self._position = b"", 0
+        self._run(rest, position)
+
+    def clear(self) -> None:
+        """Forget whatever waits."""
+        self._rest, self._position = b"", 0
+
+    def _run(self, data: bytes, start: int) -> bool:
+        size = len(data)
+        position = start
+        turns = SLOW_PACKETS_PER_TURN
+        self.memo.refresh()
+        while position < size:
+            stop, _, why = scan_run(
+                data, position, self.memo.tables, max_packet=self._max_packet, retain=self._retain_in_run
+            )
+            if stop > position:
+                self.forward(data if stop - position == size else data[position:stop])
+                position = stop
+                if not self.open:
+                    return True
+            if why == END:
+                return True
+            if why == CUT or (end := self._framer.cut(data, position)) == NEED_MORE:
+                self._framer.keep(data, position)
+                return position > start
+            if turns == 0:
+                self._rest, self._position = data, position
+                return True
+            turns -= 1
+            self.handle(data[position:end])
+            if not self.open:
+                return True
+            position = end
+        return position > start
+
+    @property
+    @abstractmethod
+    def open(self) -> bool:
+        """Whether packets are still handled; the rest of the chunk is dropped otherwise."""
+
+    @abstractmethod
+    def forward(self, run: bytes) -> None:
+        """Pass permitted packets on as they are."""
+
+    @abstractmethod
+    def handle(self, packet: bytes) -> None:
+        """Handle one complete packet that is not part of a run."""

@@ -1,0 +1,102 @@
+"""The last words of a session upstream: its will, if it may, then DISCONNECT, then waiting until the broker let go.
+
+The will goes out on the client's own upstream connection, behind all that the client sent; where that is gone, on the
+gate's service connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import structlog
+
+from authsvc.core.credentials import WillMessage
+from authsvc.core.errors import UpstreamUnavailable
+from authsvc.core.policy import Action
+from broker import wire
+
+if TYPE_CHECKING:
+    from broker.connection import ClientConnection
+
+log = structlog.get_logger(__name__)
+
+ACKNOWLEDGED_WITHIN_S = 1.0  # a will of QoS 1 or 2; it is sent either way
+CLOSED_WITHIN_S = 3.0  # an upstream that takes longer to let go loses what is buffered towards it
+
+
+async def farewell(connection: ClientConnection) -> None:
+    """Send the will of an ended connection, if it has one left and may, and release its upstream session."""
+    link = connection.link
+    will = connection.will
+    connection.will = None
+    if will is not None and not _may_send(connection, will):
+        will = None
+    if not connection.link_closed:
+        if will is not None:
+            await _send_on_link(connection, will)
+            will = None
+        link.write(wire.DISCONNECT_PACKET)
+        link.close()
+    try:
+        async with asyncio.timeout(CLOSED_WITHIN_S):
+            await link.wait_closed()
+    except TimeoutError:
+        log.warning("upstream_slow_to_close", peer=connection.peer)
+        link.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSED_WITHIN_S):
+                await link.wait_closed()
+    if will is not None:
+        await _send_on_service_connection(connection, will)
+
+
+def _may_send(connection: ClientConnection, will: WillMessage) -> bool:
+    """A will is a publish: judged again by the grant as it is now."""
+    decision = connection.grant.decide(Action.PUBLISH, will.topic, qos=will.qos, retain=will.retain)
+    if not decision.allowed:
+        connection.denied(Action.PUBLISH, will.topic, decision)
+    dollar = will.topic.startswith("$") and not connection.capabilities.dollar_topics
+    return decision.allowed and not dollar
+
+
+async def _send_on_link(connection: ClientConnection, will: WillMessage) -> None:
+    link = connection.link
+    retain = will.retain
+    if retain and not connection.capabilities.retained:
+        connection.retain(will.topic, will.payload, qos=will.qos)
+        retain = False
+    if will.qos == 0:
+        link.write(wire.encode_publish(will.topic, will.payload, retain=retain))
+        return
+    packet_id = connection.requests.free_id(connection.state)
+    answers: asyncio.Queue[int] = asyncio.Queue()
+
+    def swallow(packet: bytes) -> None:
+        kind = packet[0] & wire.TYPE_MASK
+        if kind in {wire.PUBACK, wire.PUBREC, wire.PUBCOMP} and wire.parse_ack(packet).packet_id == packet_id:
+            answers.put_nowait(kind)
+
+    connection.outbound.swallow = swallow
+    while connection.outbound.more:
+        connection.outbound.go_on()
+    link.resume()
+    link.write(wire.encode_publish(will.topic, will.payload, qos=will.qos, retain=retain, packet_id=packet_id))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
+            if will.qos == 1:
+                await answers.get()
+            else:
+                while await answers.get() != wire.PUBREC:
+                    pass
+                link.write(wire.encode_ack(wire.PUBREL, packet_id))
+                while await answers.get() != wire.PUBCOMP:
+                    pass
+
+
+async def _send_on_service_connection(connection: ClientConnection, will: WillMessage) -> None:
+    try:
+        await connection.gate.upstream.publish(will.topic, will.payload, qos=will.qos, retain=will.retain)
+    except UpstreamUnavailable as error:
+        log.warning("will_lost", topic=will.topic, peer=connection.peer, problem=str(error))
