@@ -73,8 +73,9 @@ class Expiry(Generic[T]):
     async def run(self) -> None:
         """End items as their time comes, for ever."""
         while True:
-            while self.due() == _BATCH:
-                await asyncio.sleep(0)
+            if self.due() == _BATCH:
+                await asyncio.sleep(0)  # others are served between batches
+                continue
             wait_s = min(TICK_S, max(0.0, self._heap[0][0] - self._monotonic())) if self._heap else TICK_S
             self._sooner.clear()
             try:

@@ -38,7 +38,7 @@ class RefusalRecord:
 
 
 class Refusals:
-    """The last 1,000 refusals of each tenant; those whose tenant nobody knows are kept apart, for platform keys only."""
+    """The last 1,000 refusals of each tenant; those of no known tenant are kept apart (platform keys only)."""
 
     def __init__(
         self, *, now_us: Callable[[], int], kept: int = KEPT_PER_TENANT, max_tenants: int = MAX_TENANTS

@@ -1,63 +1,254 @@
-"""Who is connecting, what is it, and what may it do: the admission of a CONNECT and what the gate asks around it."""
+"""Who is connecting, what is it, and what may it do: the admission of a CONNECT and what the gate asks around it.
+
+Service ── Admission ── Granting ── Facts, Sets ── Store
+   ├────── Sessions ◄── Consequences ◄── ChangeFeed ──► Facts, Sets
+   └────── Refusals
+"""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 
+import structlog
+
+from authsvc.admission import KNOWN_SESSIONS, Admission, Attempt
+from authsvc.caches import Cache, Facts
 from authsvc.changes import ChangeFeed
+from authsvc.consequences import Consequences, Regrant
 from authsvc.core.credentials import ConnectRequest
-from authsvc.core.facts import Refusal
+from authsvc.core.errors import StoreUnavailable
+from authsvc.core.facts import Name, Refusal, Secret, Thing, ThingState
 from authsvc.core.policy import Decision
+from authsvc.core.reasons import Reason
+from authsvc.core.tokens import new_id, redacted
+from authsvc.granting import Granting
 from authsvc.refusals import Refusals
 from authsvc.sessions import Admitted, Session, Sessions
+from authsvc.sets import Sets
 from authsvc.store import Store
+from authsvc.store.clearings import UpstreamSession
 
-__all__ = ["Admitted", "Service"]
+__all__ = ["Admitted", "RecordedRefusal", "Service"]
+
+log = structlog.get_logger(__name__)
+
+
+class RecordedRefusal(Refusal):
+    """A refusal that stands in the list already: `Service.refuse` does not count it twice."""
+
+    __slots__ = ()
 
 
 class Service:
-    """Everything that decides, around one store. Start it with `start`, and run `run` as a task."""
-
-    store: Store
-    feed: ChangeFeed
-    sessions: Sessions
-    refusals: Refusals
+    """Everything that decides, around one store. `start` it, run `run` as a task, and give it to the gate."""
 
     def __init__(
         self,
         *,
         store: Store,
         now_us: Callable[[], int],
+        monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = secrets.token_bytes,
-        persistent_sessions_per_principal: int = 100,
-    ) -> None: ...
+        max_persistent_sessions: int = 100,
+        max_cached_things: int = 100_000,
+        max_cached_grants: int = 20_000,
+    ) -> None:
+        self.store = store
+        self.now_us = now_us
+        self._random = random
+        self.refusals = Refusals(now_us=now_us)
+        self.sets = Sets(store)
+        self.facts = Facts(
+            store,
+            position=self._position,
+            touched_since=self._touched_since,
+            max_things=max_cached_things,
+        )
+        self.granting = Granting(self.facts, self.sets, max_grants=max_cached_grants)
+        self.sessions = Sessions(
+            touched_since=self._touched_since,
+            now_us=now_us,
+            monotonic=monotonic,
+            new_id=self.new_id,
+        )
+        self.feed = ChangeFeed(
+            store,
+            appliers=(self.facts, self.sets),
+            follower=Consequences(self.sessions, self._regrant),
+            monotonic=monotonic,
+        )
+        self._admission = Admission(
+            store=store,
+            facts=self.facts,
+            granting=self.granting,
+            feed=self.feed,
+            now_us=now_us,
+            new_id=self.new_id,
+            max_persistent_sessions=max_persistent_sessions,
+        )
+        self._rowless: Cache[tuple[str, str], bool] = Cache(KNOWN_SESSIONS)
+
+    def new_id(self) -> str:
+        """Return a new id of 22 base62 characters; not a secret."""
+        return new_id(self._random)
 
     async def start(self) -> None:
-        """Take up position in the change feed; call it before `run` and before anything is admitted."""
+        """Take up position in the change feed, before `run` and any admission. Raises StoreUnavailable."""
+        await self.feed.start()
 
     async def run(self) -> None:
         """Apply changes and end what expires, for ever; owned by the caller's task group."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.feed.run(), name="change feed")
+            tasks.create_task(self.sessions.expiry.run(), name="expiry of sessions")
 
     async def admit(self, request: ConnectRequest, *, peer: str, broker: str) -> Admitted | Refusal:
         """Decide a CONNECT (flow steps 1 to 5) and write what it registers or binds; a refusal has changed nothing.
 
-        Never raises `StoreUnavailable`: that is a refusal here. The refusal is recorded already.
+        Never raises `StoreUnavailable`: that is a refusal here. What is refused is recorded already, and `refuse`
+        knows it. `broker` names who asks. With the admission go `upstream_session` and `sessions.open`; when that
+        returns None, call this again, three times in all.
         """
-        raise NotImplementedError
+        attempt = Attempt()
+        try:
+            outcome = await self._admission.judge(request, attempt)
+        except StoreUnavailable as error:
+            outcome = Refusal(reason=Reason.STORE_UNAVAILABLE, detail=str(error))
+        if isinstance(outcome, Refusal):
+            return self._record(outcome, request=request, peer=peer, broker=broker, attempt=attempt)
+        return outcome
 
     async def upstream_session(self, admitted: Admitted) -> tuple[str, bool] | Refusal:
         """Return the upstream client id and whether to connect it clean; call it under the session's lock.
 
-        For a persistent session the row is kept or made; for a clean one a row that was there is wiped.
-        Refused are ``session_limit`` and ``store_unavailable``; the refusal is recorded already.
+        For a persistent session the row is kept or made; for a clean one a row that was there is wiped. Refused are
+        ``session_limit`` and ``store_unavailable``. What needs no write is answered while the store cannot be written.
         """
-        raise NotImplementedError
+        try:
+            return await self._upstream_session(admitted)
+        except StoreUnavailable as error:
+            return Refusal(reason=Reason.STORE_UNAVAILABLE, detail=str(error))
 
-    def refuse(
-        self, refusal: Refusal, *, request: ConnectRequest | None, peer: str, tenant: str | None = None
-    ) -> None:
+    def refuse(self, refusal: Refusal, *, request: ConnectRequest | None, peer: str, tenant: str | None = None) -> None:
         """Record a refusal of the gate's own (limits, time, broker) so that an operator can read it."""
+        if not isinstance(refusal, RecordedRefusal):
+            self._record(refusal, request=request, peer=peer, broker="", attempt=Attempt(tenant=tenant or ""))
 
     def denied(self, session: Session, action: str, topic: str, decision: Decision) -> None:
         """Record a publish, subscribe or delivery that was denied."""
+        record = self.refusals.add(
+            tenant=session.tenant,
+            reason=decision.reason,
+            peer=session.peer,
+            client_id=redacted(session.client_id),
+            thing=session.thing or "",
+            token_prefix=session.prefix,
+            action=str(action),
+            topic=redacted(topic),
+            rule=decision.rule or "",
+        )
+        if record.count == 1:
+            log.info(
+                "denied",
+                tenant=session.tenant,
+                client_id=session.client_id,
+                thing=session.thing,
+                action=record.action,
+                topic=topic,
+                reason=decision.reason.value,
+                rule=decision.rule,
+            )
+
+    def _record(
+        self, refusal: Refusal, *, request: ConnectRequest | None, peer: str, broker: str, attempt: Attempt
+    ) -> RecordedRefusal:
+        client_id = redacted(request.client_id) if request is not None else ""
+        record = self.refusals.add(
+            tenant=attempt.tenant,
+            reason=refusal.reason,
+            peer=peer,
+            client_id=client_id,
+            thing=attempt.thing,
+            token_prefix=attempt.prefix,
+            detail=redacted(refusal.detail),
+        )
+        if record.count == 1:  # equal ones within a second are counted, not logged
+            log.info(
+                "connect_refused",
+                reason=refusal.reason.value,
+                detail=refusal.detail,
+                peer=peer,
+                client_id=client_id,
+                tenant=attempt.tenant,
+                thing=attempt.thing,
+                token=attempt.prefix,
+                broker=broker,
+            )
+        return RecordedRefusal(reason=refusal.reason, detail=refusal.detail)
+
+    async def _upstream_session(self, admitted: Admitted) -> tuple[str, bool] | Refusal:
+        key = (admitted.principal, admitted.client_id)
+        if not admitted.persistent and self._rowless.get(key):
+            return self.new_id(), True
+        row = await self.store.upstream_session(*key)
+        if not admitted.persistent:
+            if row is not None:
+                await self._open_row(admitted, upstream_id=row.upstream_id)
+                self._admission.counted.drop(key)
+            self._rowless.put(key, True)
+            return self.new_id(), True
+        if row is None:
+            async with self.sessions.lock(admitted.principal, "\0"):  # no client id holds NUL: one of these at a time
+                refusal = await self._admission.session_limit(*key)
+                if refusal is not None:
+                    return refusal
+                self._rowless.drop(key)
+                row = await self._open_row(admitted, upstream_id=self.new_id())
+        elif (row.secret_id, row.token_id) != (admitted.secret_id, admitted.token_id):
+            row = await self._open_row(admitted, upstream_id=row.upstream_id)
+        if row is None:
+            return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="the session was wiped while it was opened")
+        self._admission.counted.put(key, True)
+        return row.upstream_id, False
+
+    async def _open_row(self, admitted: Admitted, *, upstream_id: str) -> UpstreamSession | None:
+        written = await self.store.open_upstream_session(
+            admitted.principal,
+            admitted.client_id,
+            tenant=admitted.tenant,
+            thing=admitted.thing or "",
+            ground=admitted.ground,
+            token_id=admitted.token_id,
+            secret_id=admitted.secret_id,
+            clean=not admitted.persistent,
+            upstream_id=upstream_id,
+        )
+        return written.value
+
+    def _position(self) -> int:
+        return self.feed.position
+
+    def _touched_since(self, position: int, names: Iterable[Name], except_: frozenset[int] = frozenset()) -> bool:
+        return self.feed.touched_since(position, names, except_)
+
+    async def _regrant(self, session: Session) -> Regrant | Refusal:
+        """Compile a live session's grant anew; raises StoreUnavailable."""
+        token = await self.facts.token(session.tenant, session.token_id)
+        if token is None or token.revoked_at_us is not None:
+            return Refusal(reason=Reason.TOKEN_REVOKED)
+        thing: Thing | None = None
+        if session.thing is not None:
+            thing = await self.facts.thing(session.tenant, session.thing)
+            if thing is None:
+                return Refusal(reason=Reason.THING_RETIRED)
+            if thing.state is ThingState.BLOCKED:
+                return Refusal(reason=Reason.THING_BLOCKED)
+        secret = Secret(id=session.secret_id, token_id=token.id, digest=b"", expires_at_us=session.secret_expires_at_us)
+        basis = await self.granting.basis(token, secret, thing)
+        if isinstance(basis, Refusal):
+            return basis
+        granted = self.granting.grant(basis, session.client_id, share=False)
+        return Regrant(grant=granted.grant, footing=granted.footing, expires_at_us=granted.expires_at_us)

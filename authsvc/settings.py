@@ -10,9 +10,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from authsvc.core.errors import InvalidInput
@@ -28,6 +28,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
+
+
 class ServiceSection(Section):
     data: Path = Path("var")
     """Directory of the database, the first admin key and the lock; created with mode 0700."""
@@ -40,7 +43,7 @@ class ServiceSection(Section):
 class MqttSection(Section):
     bind: str = DEFAULT_MQTT_BIND
     """Address of the listener `default`, `host:port`; replaces that listener of the broker file."""
-    broker_config: Path | None = None
+    broker_config: OptionalPath = None
     """An amqtt configuration file whose listeners are opened; empty for one listener on `bind`."""
     upstream: str = ""
     """`host:port` or a Unix socket path of a broker to stand in front of; empty for the embedded one."""
@@ -54,34 +57,38 @@ class HttpSection(Section):
 
 
 class LimitsSection(Section):
-    connect_timeout_s: float = Field(default=5.0, gt=0, le=300)
-    """A client that has not sent its whole CONNECT by then is disconnected."""
-    admission_timeout_s: float = Field(default=5.0, gt=0, le=300)
-    """An admission that takes longer is refused as store_unavailable."""
-    max_connect_bytes: int = Field(default=64 * 1024, ge=1024, le=1 << 20)
+    connect_s: float = Field(default=5.0, gt=0, le=300)
+    """Seconds from the connection to the end of the CONNECT."""
+    admission_s: float = Field(default=5.0, gt=0, le=300)
+    """Seconds from the CONNECT to its answer; later it is refused as store_unavailable."""
+    max_connect_bytes: int = Field(default=65_536, ge=1_024, le=1 << 20)
     """Largest CONNECT packet, in bytes."""
-    max_packet_bytes: int = Field(default=256 * 1024, ge=1024, le=268_435_455)
+    max_packet_bytes: int = Field(default=262_144, ge=1_024, le=268_435_455)
     """Largest packet of an admitted client, in bytes."""
     max_connections: int = Field(default=10_000, ge=1)
     """Connections at once, over all listeners."""
-    max_unadmitted: int = Field(default=2_000, ge=1)
-    """Of these, connections that have not been admitted yet."""
+    max_before_connect: int = Field(default=2_000, ge=1)
+    """Of these, connections whose CONNECT has not been answered."""
     max_client_id_bytes: int = Field(default=256, ge=23, le=65_535)
     """Longest client id, in bytes of UTF-8."""
     max_subscriptions: int = Field(default=1_000, ge=1)
     """Subscriptions of one session; more answer 0x80."""
     max_topic_levels: int = Field(default=32, ge=1, le=1_000)
     """Levels of a topic filter; more answer 0x80."""
-    max_persistent_sessions: int = Field(default=100, ge=0)
+    max_persistent_sessions: int = Field(default=100, ge=1)
     """Persistent sessions of one principal, that is one thing or one ground token."""
-    max_client_buffer_bytes: int = Field(default=1 << 20, ge=4096)
+    max_client_buffer_bytes: int = Field(default=1_048_576, ge=4_096)
     """Bytes waiting for a slow client before its connection ends."""
     max_open_qos2: int = Field(default=1_000, ge=1, le=65_535)
     """QoS 2 packet ids that one session may have open."""
-    failed_burst: int = Field(default=100, ge=1)
-    """Failing CONNECTs of one address before it is throttled; valid credentials never are."""
-    failed_per_s: float = Field(default=10.0, gt=0)
-    """Failing CONNECTs that an address earns back per second."""
+    max_retained_messages: int = Field(default=10_000, ge=1)
+    """Retained messages, where they are kept in place of the broker."""
+    max_retained_bytes: int = Field(default=67_108_864, ge=1_024)
+    """Bytes of retained messages, where they are kept in place of the broker."""
+    failed_connect_burst: int = Field(default=100, ge=1)
+    """CONNECTs of one address that may fail by their credential before the failing ones are throttled."""
+    failed_connects_per_s: float = Field(default=10.0, gt=0)
+    """Failing CONNECTs that an address earns back per second; valid credentials are never throttled."""
 
 
 class CacheSection(Section):
@@ -115,13 +122,13 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003  # the signature is the library's
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what `load_settings` merged and nothing else: it reads the environment itself, to refuse unknown keys."""
+        """Take what `load_settings` merged, nothing else: it reads the environment itself and refuses unknown keys."""
         return (init_settings,)
 
 
@@ -176,21 +183,16 @@ def _given(
                 raise InvalidInput(
                     "setting_unknown", f"{config}: `{section}` stands outside a section; sections: {_sections()}"
                 )
-            found.extend((str(config), section, key, _empty_as_none(value)) for key, value in values.items())
+            found.extend((str(config), section, key, value) for key, value in values.items())
     for name, text in environ.items():
         if name.startswith(ENV_PREFIX):
             section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
-            found.append((name, section, key, _empty_as_none(text)))
+            found.append((name, section, key, text))
     for name, value in flags.items():
         if value is not None:
             section, _, key = name.partition(".")
             found.append((f"flag for `{name}`", section, key, value))
     return found
-
-
-def _empty_as_none(value: object) -> object:
-    """Return the value; paths that may be left out are written as an empty text in TOML and the environment."""
-    return value
 
 
 def _read(config: Path) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""The changing sets that grants refer to: a gateway's modules, a ground's members; each is one object for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+from weakref import WeakValueDictionary
+
+from authsvc.core.facts import Change, KeySet, Kind
+from authsvc.locks import KeyedLocks
+from authsvc.store import Store
+
+
+class _Owner(NamedTuple):
+    kind: Kind  # THING: the modules of a gateway; GROUND: the members of a ground
+    tenant: str
+    key: str
+
+
+class _Move(NamedTuple):
+    owner: _Owner
+    thing: str
+    joins: bool
+
+
+class Sets:
+    """Makes a set when the first grant needs it, keeps it true from the feed, and lets it go with the last grant."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sets: WeakValueDictionary[_Owner, KeySet] = WeakValueDictionary()
+        self._loading: dict[_Owner, list[_Move]] = {}  # what was applied while the set is being read
+        self._locks: KeyedLocks[_Owner] = KeyedLocks()
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    async def modules_of(self, tenant: str, gateway: str) -> KeySet:
+        """Return the set of the gateway's modules. Raises StoreUnavailable."""
+        return await self._get(_Owner(Kind.THING, tenant, gateway))
+
+    async def members_of(self, tenant: str, ground: str) -> KeySet:
+        """Return the set of the ground's things. Raises StoreUnavailable."""
+        return await self._get(_Owner(Kind.GROUND, tenant, ground))
+
+    def apply(self, change: Change) -> None:
+        """Let things join and leave the sets that are in use or being read."""
+        for move in _moves(change):
+            known = self._sets.get(move.owner)
+            if known is not None:
+                _apply(known, move)
+            while_loading = self._loading.get(move.owner)
+            if while_loading is not None:
+                while_loading.append(move)
+
+    async def _get(self, owner: _Owner) -> KeySet:
+        found = self._sets.get(owner)
+        if found is not None:
+            return found
+        async with self._locks.hold(owner):
+            found = self._sets.get(owner)
+            if found is None:
+                found = await self._load(owner)
+                self._sets[owner] = found
+        return found
+
+    async def _load(self, owner: _Owner) -> KeySet:
+        """Read the set and repeat what was applied meanwhile: it may or may not be in what was read."""
+        moves = self._loading[owner] = []
+        try:
+            read = self._store.modules_of if owner.kind is Kind.THING else self._store.members_of
+            loaded = KeySet(await read(owner.tenant, owner.key))
+        finally:
+            del self._loading[owner]
+        for move in moves:
+            _apply(loaded, move)
+        return loaded
+
+
+def _apply(keys: KeySet, move: _Move) -> None:
+    if move.joins:
+        keys.add(move.thing)
+    else:
+        keys.discard(move.thing)
+
+
+def _moves(change: Change) -> Iterator[_Move]:
+    """Yield who joins and leaves which set by this change; a row says it all, so that nothing is read here."""
+    kind, tenant, key = change.name
+    if kind is not Kind.THING:
+        return
+    detail = change.detail
+    if change.op in ("registered", "created", "revived"):
+        yield from _both(tenant, key, ground=detail.get("ground"), gateway=detail.get("gateway"), joins=True)
+    elif change.op == "deleted":
+        yield from _both(tenant, key, ground=detail.get("ground"), gateway=detail.get("gateway"), joins=False)
+    elif change.op == "moved":
+        yield from _both(tenant, key, ground=detail.get("from"), gateway=None, joins=False)
+        yield from _both(tenant, key, ground=detail.get("to"), gateway=None, joins=True)
+    if change.op != "deleted":
+        yield from _both(tenant, key, ground=None, gateway=detail.get("gateway_from"), joins=False)
+        yield from _both(tenant, key, ground=None, gateway=detail.get("gateway_to"), joins=True)
+
+
+def _both(tenant: str, thing: str, *, ground: object, gateway: object, joins: bool) -> Iterator[_Move]:
+    if isinstance(ground, str) and ground:
+        yield _Move(_Owner(Kind.GROUND, tenant, ground), thing, joins)
+    if isinstance(gateway, str) and gateway:
+        yield _Move(_Owner(Kind.THING, tenant, gateway), thing, joins)
