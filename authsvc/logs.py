@@ -87,7 +87,7 @@ def clean(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mut
 
 
 def clean_text(text: str, *, lines: bool = False) -> str:
-    """Return `text` without anything that looks like a token, control characters escaped (`lines`: newlines stay, indented)."""
+    """Return `text` without what looks like a token, control characters escaped (`lines`: newlines stay, indented)."""
     text = redacted(text)
     if len(text) > _MAX_TEXT and not lines:
         text = text[:_MAX_TEXT] + "…"
