@@ -71,7 +71,7 @@ async def application(name: str, door: Door, token: str, place: Place, ledger: L
     reader: asyncio.Task[None] | None = None
     connected = False
     try:
-        await client.__aenter__()  # noqa: PLC2801  # a broken connection must not replace what ends the run
+        await client.__aenter__()
         connected = True
         ledger.connack[name] = 0
         codes = await client.subscribe(place.everything, qos=1)

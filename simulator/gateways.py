@@ -77,9 +77,10 @@ class Gateway:
         def acknowledged() -> None:
             ledger.acknowledged[message.id] = ledger.now_s()
 
+        if self._client is None:
+            ledger.unsent.add(message.id)
+            return
         try:
-            if self._client is None:
-                raise NotConnected("never connected")
             topic = self._place.topic(place or message.place, message.suffix)
             self._client.publish(topic, message.payload, on_ack=acknowledged)
         except NotConnected:

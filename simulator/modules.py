@@ -11,7 +11,7 @@ from simulator.shape import GatewayPlan
 
 
 async def bind(api: Api, gateways: Sequence[GatewayPlan], ledger: Ledger) -> int:
-    """Bind every module to its gateway, where that has registered, and return how many are bound. Raises CommandFailed."""
+    """Bind every module to its gateway, where that has registered; return how many. Raises CommandFailed."""
     there = [gateway for gateway in gateways if ledger.connack.get(gateway.key) == 0]
     await asyncio.gather(*(_bind(api, gateway) for gateway in there))
     return sum(len(gateway.modules) for gateway in there)

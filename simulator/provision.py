@@ -1,4 +1,4 @@
-"""What a run needs, made through the public HTTP API under the scenario's own name; a second run finds it and goes on."""
+"""What a run needs, made through the public HTTP API under the scenario's own name; a second run finds it there."""
 
 from __future__ import annotations
 
