@@ -46,11 +46,8 @@ def packet_size(buffer: bytes | bytearray, pos: int, max_packet: int) -> int:
     have = len(buffer) - pos
     if have <= 0:
         return NEED_MORE
-    first = buffer[pos]
-    if not _LEGAL_FIRST[first]:
-        if first & TYPE_MASK in NAMES:
-            raise MalformedPacket("MQTT-2.2.2-2", f"flags {first & 15:#x} are not those of {NAMES[first & TYPE_MASK]}")
-        raise MalformedPacket("2.2.1", f"packet type {first >> 4} is reserved")
+    if not _LEGAL_FIRST[buffer[pos]]:
+        raise _illegal_first(buffer[pos])
     length = 0
     for i in range(_LENGTH_BYTES):
         if have <= i + 1:
@@ -69,6 +66,17 @@ def packet_size(buffer: bytes | bytearray, pos: int, max_packet: int) -> int:
         if least > max_packet and i + 1 < _LENGTH_BYTES:
             raise PacketTooLarge("4.13", f"a packet of at least {least} bytes is above the limit of {max_packet}")
     raise MalformedPacket("2.2.3", "the remaining length has more than four bytes")
+
+
+def _illegal_first(first: int) -> MalformedPacket:
+    kind = first & TYPE_MASK
+    if kind == PUBLISH:
+        if first & 0x06 == 0x06:
+            return MalformedPacket("MQTT-3.3.1-4", "a PUBLISH with QoS 3")
+        return MalformedPacket("MQTT-3.3.1-2", "a PUBLISH with DUP and QoS 0")
+    if kind in NAMES:
+        return MalformedPacket("MQTT-2.2.2-2", f"flags {first & 15:#x} are not those of {NAMES[kind]}")
+    return MalformedPacket("2.2.1", f"packet type {first >> 4} is reserved")
 
 
 def frame(buffer: bytes | bytearray, pos: int, max_packet: int) -> int:
