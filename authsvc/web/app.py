@@ -52,6 +52,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         responses=PROBLEM_RESPONSES,
+        generate_unique_id_function=lambda route: route.name,
         exception_handlers=_HANDLERS,
     )
     for router in ROUTERS:
