@@ -22,7 +22,7 @@ from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.config_file import check_amqtt_config
 from broker.embedded_bounds import BoundedQueue, LogFilter
-from broker.embedded_link import EmbeddedLink, Fed
+from broker.embedded_link import SETTLE_TURNS, EmbeddedLink, Fed
 from broker.retained import Retained, RetainedStore
 from broker.upstream import Capabilities, LinkOwner
 
@@ -90,7 +90,8 @@ class AmqttUpstream:
         self._links: dict[str, EmbeddedLink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready: dict[EmbeddedLink, None] = {}
-        self._busy: dict[EmbeddedLink, None] = {}  # links from which amqtt holds messages it has not routed
+        self._busy: dict[EmbeddedLink, int] = {}  # links from which amqtt holds messages, and the turn they were fed in
+        self._turns = 0
         self._turn_due: asyncio.Handle | None = None
         self._lines = LogFilter()
         self._warned = False
@@ -158,9 +159,7 @@ class AmqttUpstream:
         broker.retained_messages.clear()  # a plugin may have put one there; it would go to whoever connects
         link = EmbeddedLink(self, owner, upstream_id, clean=clean)
         self._links[upstream_id] = link
-        task = asyncio.create_task(self._serve(broker, link), name=f"amqtt session {upstream_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._own(asyncio.create_task(self._serve(broker, link), name=f"amqtt session {upstream_id}"))
         link.reader.feed(wire.encode_connect(client_id=upstream_id, clean_session=clean))
         try:
             code = await asyncio.wait_for(asyncio.shield(link.connack), CONNECT_WITHIN_S)
@@ -182,16 +181,19 @@ class AmqttUpstream:
     async def _serve(self, broker: Broker, link: EmbeddedLink) -> None:
         """Run one connection of amqtt's to its end, whichever way that comes, and leave nothing of it behind."""
         error: Exception | None = None
-        serving = asyncio.ensure_future(broker.external_connected(link.reader, link.writer, LISTENER))
+        serving = link.serving = asyncio.ensure_future(broker.external_connected(link.reader, link.writer, LISTENER))
         try:
-            await serving
+            await asyncio.wait({serving})
+            if serving.cancelled():
+                error = UpstreamUnavailable("amqtt did not end the session")
+                log.warning("amqtt_session_stuck", upstream_id=link.upstream_id)
+            elif (problem := serving.exception()) is not None:
+                error = UpstreamUnavailable(f"amqtt failed on the session: {type(problem).__name__}")
+                log.warning("amqtt_session_failed", upstream_id=link.upstream_id, problem=type(problem).__name__)
         except asyncio.CancelledError:
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             raise
-        except Exception as problem:  # noqa: BLE001  # whatever it is: the end of this connection, and of nothing else
-            error = UpstreamUnavailable(f"amqtt failed on the session: {type(problem).__name__}")
-            log.warning("amqtt_session_failed", upstream_id=link.upstream_id, problem=type(problem).__name__)
         finally:
             link.reader.feed_eof()
             await self._let_go(broker, link)
@@ -218,6 +220,16 @@ class AmqttUpstream:
                 entries = broker.subscriptions.get(filter_, [])
                 entries[:] = [entry for entry in entries if entry[0].client_id != link.upstream_id]
                 self.forget_empty(filter_)
+
+    def end_again(self, upstream_id: str) -> None:
+        """Tell amqtt once more that a connection has ended."""
+        _, handler = self.broker.sessions.get(upstream_id, (None, None)) if self._broker else (None, None)
+        if handler is not None:
+            self._own(asyncio.create_task(handler.handle_connection_closed(), name=f"amqtt end {upstream_id}"))
+
+    def _own(self, task: asyncio.Task[None]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def clear_session(self, upstream_id: str) -> None:
         """Connect clean and end: amqtt deletes session, subscriptions and queue."""
@@ -285,15 +297,16 @@ class AmqttUpstream:
 
     def _congested(self) -> bool:
         waiting = 0 if self._broker is None else self._broker._broadcast_queue.qsize()  # noqa: SLF001
-        for link in list(self._busy):
+        for link, turn in list(self._busy.items()):
             if link.waiting:
                 waiting += link.waiting
-            else:
+            elif turn + SETTLE_TURNS < self._turns:
                 del self._busy[link]
         return waiting > MAX_BACKLOG
 
     def _turn(self) -> None:
         self._turn_due = None
+        self._turns += 1
         if self._broker is None:
             return
         loop = asyncio.get_running_loop()
@@ -309,7 +322,7 @@ class AmqttUpstream:
             fed, given = link.feed(budget)
             budget -= given
             if given:
-                self._busy[link] = None
+                self._busy[link] = self._turns
             if fed is Fed.MORE or fed is Fed.LATER:
                 again[link] = None
                 later = later and fed is Fed.LATER

@@ -33,6 +33,8 @@ FLUSH_AT = 64 * 1024  # bytes handed to the owner at once
 OUT_HIGH = 64 * 1024  # bytes for a paused owner above which QoS 0 is dropped
 OUT_LIMIT = 1024 * 1024  # and above which the connection ends
 CLOSE_WITHIN_S = 2.0  # an end in order that takes longer ends at once
+NUDGE_S = 0.02  # after the end of file: amqtt misses one that comes while it still starts, so it is told again
+STUCK_AFTER_S = 3.0  # and then it is cancelled
 SETTLE_TURNS = 3  # turns of the loop after which the tasks made of the packets fed last have run
 
 _CONNACK, _PUBLISH, _SUBSCRIBE, _SUBACK, _UNSUBSCRIBE, _UNSUBACK, _DISCONNECT = 2, 3, 8, 9, 10, 11, 14
@@ -57,6 +59,7 @@ class EmbeddedLink:
         self.reader = MemoryReader()
         self.writer = MemoryWriter(self.took)
         self.connack: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.serving: asyncio.Future[None] | None = None  # amqtt's coroutine
         self.session: Session | None = None
         self.handler: BrokerProtocolHandler | None = None
         self.dropped = 0  # QoS 0 messages not delivered because the client was slow
@@ -215,6 +218,16 @@ class EmbeddedLink:
         if not self._ended:
             self._ended = True
             self.reader.feed_eof()
+            self._loop.call_later(NUDGE_S, self._nudge, self._loop.time() + STUCK_AFTER_S)
+
+    def _nudge(self, until: float) -> None:
+        if self._closed.is_set() or self.serving is None:
+            return
+        if self._loop.time() > until:
+            self.serving.cancel()
+            return
+        self._upstream.end_again(self.upstream_id)
+        self._loop.call_later(NUDGE_S, self._nudge, until)
 
     # --- from amqtt ------------------------------------------------------------------------------------------
 

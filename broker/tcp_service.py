@@ -7,7 +7,7 @@ import contextlib
 import random
 import secrets
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -144,7 +144,8 @@ class Conversation:
         """Give up everything that is asked."""
         self.ended.set()
         problem = error or UpstreamUnavailable("the connection to the broker ended")
-        for waiting in (*self._answers.values(), *self._pongs):
+        asked: list[asyncio.Future[Any]] = [*self._answers.values(), *self._pongs]
+        for waiting in asked:
             if not waiting.done():
                 waiting.set_exception(problem)
                 waiting.exception()
