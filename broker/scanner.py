@@ -27,10 +27,10 @@ _NOTHING: Final[Mapping[bytes, bool]] = {}
 
 
 class Run(NamedTuple):
-    """`data[pos:end]` holds `count` whole packets that go on unchanged; `stop` says what is at `end`."""
+    """`data[pos:end]` goes on unchanged; it is `packets` whole packets. `stop` says what is at `end`."""
 
     end: int
-    count: int
+    packets: int
     stop: int
 
 

@@ -1,4 +1,4 @@
-"""The scanner: a run holds exactly what may go on unchanged, and every packet in it is one the strict parsers accept."""
+"""The scanner: a run holds exactly what may go on unchanged, and nothing that the strict parsers would refuse."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ SLOW_PACKETS = {
 @pytest.mark.parametrize("behind", [b"", QOS0], ids=["last", "followed"])
 @pytest.mark.parametrize("packet", SLOW_PACKETS.values(), ids=SLOW_PACKETS.keys())
 def test_packet_that_needs_a_closer_look_ends_the_run(packet, behind):
-    """Denied, unknown, other and malformed packets stay out, whatever bytes follow that could be mistaken for theirs."""
+    """Denied, unknown, other and malformed packets stay out, whatever follows that could be mistaken for theirs."""
     assert scan(QOS1 + packet + behind) == (len(QOS1), 1, wire.SLOW)
 
 
 def test_topic_does_not_reach_into_the_next_packet():
     """A topic length that runs past its packet does not find an allowed topic made of the bytes behind."""
     forged = hexed("30 07 0006 't/ope'") + b"n"
-    assert scan(forged + QOS0).count == 0
+    assert scan(forged + QOS0).packets == 0
 
 
 @pytest.mark.parametrize("packet", RETAINED, ids=["qos0", "qos1", "dup"])
@@ -102,11 +102,11 @@ def test_topic_is_looked_up_under_its_own_flags(packet, index):
     """A permission for one QoS and retain flag is none for another; DUP makes no difference."""
     tables = [{OPEN: False} for _ in range(8)]
     tables[index] = {OPEN: True}
-    assert wire.scan_run(packet, 0, tables, max_packet=1000, retain=True).count == 1
+    assert wire.scan_run(packet, 0, tables, max_packet=1000, retain=True).packets == 1
     tables[index] = {OPEN: False}
     for other in set(range(8)) - {index}:
         tables[other] = {OPEN: True}
-    assert wire.scan_run(packet, 0, tables, max_packet=1000, retain=True).count == 0
+    assert wire.scan_run(packet, 0, tables, max_packet=1000, retain=True).packets == 0
 
 
 def test_run_ends_when_it_is_full():
@@ -119,7 +119,7 @@ def test_run_ends_when_it_is_full():
 
 def test_packet_above_the_limit_is_not_in_the_run():
     """The limit counts the whole packet, also where it arrived whole."""
-    assert scan(LONG, max_packet=len(LONG)).count == 1
+    assert scan(LONG, max_packet=len(LONG)).packets == 1
     assert scan(LONG, max_packet=len(LONG) - 1) == (0, 0, wire.SLOW)
     assert scan(LONGER, max_packet=len(LONGER) - 1) == (0, 0, wire.SLOW)
 

@@ -1,4 +1,4 @@
-"""Single packets: the valid ones are read and written exactly, each hostile one is refused with the clause it breaks."""
+"""Single packets: the valid ones are read and written exactly, each hostile one is refused with its clause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packets of MQTT 3.1 and 3.1.1, written out by hand from the specification: valid ones, and one or more a clause broken."""
+"""Packets of MQTT 3.1 and 3.1.1, written by hand from the specification: valid ones, and some for each clause broken."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random and mutated bytes against the wire, and round trips of random packets; AUTHSVC_TEST_SECONDS makes it longer."""
+"""Random and mutated bytes against the wire, round trips of random packets; AUTHSVC_TEST_SECONDS makes it longer."""
 
 from __future__ import annotations
 
