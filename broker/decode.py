@@ -2,8 +2,9 @@
 
 Every parser takes the packet with its fixed header and insists on its exact length. Where MQTT 3.1 (level 3) is
 laxer than 3.1.1, the parser is told the level and follows it:
-* CONNECT: the reserved flag is ignored, will QoS and will retain count only with the will flag, and user name and
-  password may be missing though their flags are set ("the Remaining Length field takes precedence").
+* CONNECT: the flags of the fixed header and the reserved flag are ignored, will QoS and will retain count only with
+  the will flag, and user name and password may be missing though their flags are set ("the Remaining Length field
+  takes precedence").
 * SUBSCRIBE, UNSUBSCRIBE and PUBREL may be repeated with DUP; encoding them anew gives the form of 3.1.1.
 Characters U+0001 to U+001F and U+007F to U+009F, which 1.5.3 lets a server refuse, are refused in topics only.
 """
@@ -23,6 +24,7 @@ from broker.packets import (
     DUP,
     MQTT_3_1,
     MQTT_3_1_1,
+    MQTT_5_0,
     NAMES,
     PINGREQ,
     PINGRESP,
@@ -62,14 +64,21 @@ def parse_connect(packet: bytes) -> Connect:
         UnsupportedProtocol: another protocol level; what follows the level was not looked at.
         MalformedPacket: as the module says.
     """
-    pos, end = _open(packet, CONNECT, "MQTT-2.2.2-2")
+    first = packet[0] if packet else 0
+    if first & TYPE_MASK != CONNECT:
+        raise MalformedPacket("2.2.1", "not a CONNECT")
+    pos, end = _open(packet, first, "MQTT-2.2.2-2")
     name, pos = _field(packet, pos, end, "MQTT-3.1.2-1")
     level_spoken = _LEVELS.get(name)
+    if first != CONNECT and level_spoken != MQTT_3_1:
+        raise MalformedPacket("MQTT-2.2.2-2", f"flags {first & 15:#x} are not those of CONNECT")
     if level_spoken is None:
         raise MalformedPacket("MQTT-3.1.2-1", "the protocol name is neither MQTT nor MQIsdp")
     if pos >= end:
         raise MalformedPacket("3.1.2.2", "the CONNECT ends before the protocol level")
     level = packet[pos]
+    if name == b"MQTT" and level == MQTT_5_0 and pos + 4 > end:
+        raise MalformedPacket("3.1.2", "the CONNECT ends within its variable header")  # the same four bytes in 5.0
     if level != level_spoken:  # MQTT-3.1.2-2; a bridge of 3.x says so by the high bit (0x83, 0x84): not spoken here
         raise UnsupportedProtocol(level=level, name=name.decode())
     if pos + 4 > end:

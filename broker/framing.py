@@ -28,6 +28,7 @@ def _legal_first_bytes() -> bytes:
         legal[kind] = 0
         legal[kind | 0x02] = legal[kind | 0x0A] = 1
     for flags in range(16):
+        legal[CONNECT | flags] = 1  # 3.1 gives the flags of a CONNECT no meaning; its parser sees which level it is
         qos, dup = (flags >> 1) & 3, flags & 8
         legal[PUBLISH | flags] = qos < 3 and not (dup and qos == 0)  # MQTT-3.3.1-4, MQTT-3.3.1-2
     return bytes(legal)
@@ -163,5 +164,5 @@ class Framer:
         self.keep(buffer, pos)
 
     def _check_first(self, first: int) -> None:
-        if self._expects_connect and first != CONNECT:
+        if self._expects_connect and first & TYPE_MASK != CONNECT:
             raise MalformedPacket("MQTT-3.1.0-1", f"the first packet begins with {first:#04x}; it must be a CONNECT")

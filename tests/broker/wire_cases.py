@@ -1,4 +1,4 @@
-"""Packets of MQTT 3.1 and 3.1.1, written by hand from the specification: valid ones, and some for each clause broken."""
+"""Packets of MQTT 3.1 and 3.1.1, written by hand from the specification: valid ones, and some for each clause."""
 
 from __future__ import annotations
 
@@ -119,6 +119,13 @@ VALID = (
         connect_body("0006 'MQIsdp' 03 02 003C 0018 'abcdefghijklmnopqrstuvwx'"),
         connected(level=3, name="MQIsdp", client="abcdefghijklmnopqrstuvwx"),
         level=3,
+    ),
+    valid(
+        "connect-3.1-fixed-header-flags",
+        "14 0F 0006 'MQIsdp' 03 02 003C 0001 'c'",
+        connected(level=3, name="MQIsdp"),
+        level=3,
+        canonical=False,
     ),
     valid(
         "connect-3.1-reserved-flag",
@@ -296,6 +303,8 @@ HOSTILE = (
     hostile("connect-ends-before-level", connect_body("0004 'MQTT'"), "3.1.2.2"),
     hostile("connect-ends-before-flags", connect_body(_C), "3.1.2"),
     hostile("connect-ends-in-keep-alive", connect_body(_C + "02 00"), "3.1.2"),
+    hostile("connect-5-ends-in-keep-alive", connect_body("0004 'MQTT' 05 02 00"), "3.1.2"),
+    hostile("connect-5-with-flags", "1F 0D 0004 'MQTT' 05 02 003C 0001 'c'", "MQTT-2.2.2-2"),
     hostile("connect-without-client-id", connect_body(_C + "02 003C"), "MQTT-3.1.3-3"),
     hostile("connect-client-id-cut", connect_body(_C + "02 003C 0002 'c'"), "MQTT-3.1.3-3"),
     hostile("connect-reserved-flag", connect_body(_C + "03 003C 0001 'c'"), "MQTT-3.1.2-3"),
@@ -417,7 +426,8 @@ HOSTILE = (
 # (id, CONNECT, answer): levels that are refused with a CONNACK of their own.
 UNSUPPORTED = (
     ("mqtt-5", connect_body("0004 'MQTT' 05 02 003C 00 0001 'c'"), hexed("20 03 00 84 00")),
-    ("mqtt-5-nothing-after", connect_body("0004 'MQTT' 05"), hexed("20 03 00 84 00")),
+    ("mqtt-5-ill-formed-behind", connect_body("0004 'MQTT' 05 FF 003C FF"), hexed("20 03 00 84 00")),
+    ("mqtt-6-nothing-behind", connect_body("0004 'MQTT' 06"), hexed("20 02 00 01")),
     ("mqtt-0", connect_body("0004 'MQTT' 00 02 003C 0001 'c'"), hexed("20 02 00 01")),
     ("mqtt-3", connect_body("0004 'MQTT' 03 02 003C 0001 'c'"), hexed("20 02 00 01")),
     ("mqtt-6", connect_body("0004 'MQTT' 06 02 003C 0001 'c'"), hexed("20 02 00 01")),
