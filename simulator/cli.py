@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from authsvc.cli.client import DEFAULT_URL, admin_key
+from authsvc.cli.client import DEFAULT_URL, key_for
 from authsvc.cli.operator import Data, Json, TenantKey, Url, example_of
 from authsvc.cli.output import Output, console
 from authsvc.cli.problems import CommandFailed
@@ -49,7 +49,7 @@ def run(
     """Play a scenario against a running service; exit status 1 if an observation differs from its expectation."""
     try:
         loaded = scenarios.load(scenarios.find(scenario))
-        where = Where(url=url, door=door(mqtt), tenant=tenant, key=admin_key(data))
+        where = Where(url=url, door=door(mqtt), tenant=tenant, key=key_for(url, data))
         out = console(stderr=True)
         verdict = asyncio.run(play(loaded, where, seed=seed, say=lambda line: out.print(f"· {line}")))
     except (CommandFailed, scenarios.ScenarioInvalid) as failure:

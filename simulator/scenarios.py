@@ -133,7 +133,11 @@ def find(name: str) -> Path:
 def available() -> Iterator[Path]:
     """Yield the scenarios of ``config/scenarios`` here, else of the source tree or the installed package."""
     installed = Path(str(resources.files("simulator")))
-    for folder in (Path("config/scenarios"), installed.parent / "config" / "scenarios", installed / "scenarios_data"):
+    for folder in (
+        Path("config/scenarios"),
+        installed.parent / "config" / "scenarios",
+        installed / "installed_scenarios",
+    ):
         found = sorted(folder.glob("*.toml"))
         if found:
             yield from found

@@ -51,6 +51,16 @@ def part(value: str) -> str:
     return quote(value, safe="")
 
 
+def key_for(url: str, data: Path | None) -> str:
+    """Return the key of `admin_key`; where there is none, say first whether a service runs at all."""
+    try:
+        return admin_key(data)
+    except CommandFailed:
+        with Api(url, "none") as stranger:
+            stranger.get("/healthz")
+        raise
+
+
 class Api:
     """One service. Use as a context manager; every method raises CommandFailed, with `Refused` for a problem answer."""
 
@@ -65,16 +75,6 @@ class Api:
             )
         except (httpx.InvalidURL, ValueError):
             raise CommandFailed(f"`{url}` is not a URL: write it like {DEFAULT_URL}") from None
-
-    @classmethod
-    def open(cls, url: str, data: Path | None) -> Self:
-        """Return the service at `url` with the key of `admin_key`; without one, first whether it runs at all."""
-        try:
-            return cls(url, admin_key(data))
-        except CommandFailed:
-            with cls(url, "none") as stranger:
-                stranger.get("/healthz")
-            raise
 
     def __enter__(self) -> Self:
         return self

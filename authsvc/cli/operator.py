@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from authsvc.cli.client import DEFAULT_URL, Api, part
+from authsvc.cli.client import DEFAULT_URL, Api, key_for, part
 from authsvc.cli.output import Output, console
 from authsvc.cli.problems import CommandFailed
 
@@ -74,7 +74,7 @@ def command(app: typer.Typer, name: str, *, example: str, platform: bool = False
         def run(**values: Any) -> None:
             shared = {key: values.pop(key) for key in common}
             out = Output(as_json=shared["as_json"], quiet=shared["quiet"])
-            with failures(), Api.open(shared["url"], shared["data"]) as api:
+            with failures(), Api(shared["url"], key_for(shared["url"], shared["data"])) as api:
                 function(Operator(api, out, shared.get("tenant", "")), **values)
 
         run.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]

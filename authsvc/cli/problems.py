@@ -36,7 +36,12 @@ def refused(status: int, body: object) -> Refused:
             detail = f"{detail} ({named})"
     if status == 409 and code == "in_use":
         detail += "; --cascade deletes them too"
-    return Refused(status, code, detail, _text(body.get("field")))
+    errors = [error for error in body.get("errors") or () if isinstance(error, Mapping)]
+    if len(errors) > 1:
+        detail = "; ".join(f"`{_text(error.get('field'))}` {_text(error.get('detail'))}" for error in errors)
+        return Refused(status, code, detail[:_LONGEST_DETAIL])
+    field = _text(body.get("field")) or (_text(errors[0].get("field")) if errors else "")
+    return Refused(status, code, detail, field)
 
 
 def _text(value: object) -> str:
