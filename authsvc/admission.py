@@ -202,6 +202,12 @@ class Admission:
             written = await self._store.bind_client_id(thing.tenant, thing.key, binding.client_id)
         if isinstance(written.value, Refusal):
             return written.value
-        if written.position == 0:  # another connection registered or bound it first: it is a known thing now
-            return None if plan is not None else frozenset()
+        if plan is not None and (written.position == 0 or _place_of(written.value) != _place_of(plan.thing)):
+            return None  # somebody else registered it first: it is a known thing now
+        if written.position == 0:
+            return frozenset()  # another connection bound the same client id
         return frozenset(range(written.first, written.position + 1))
+
+
+def _place_of(thing: Thing) -> tuple[str, str, ThingState]:
+    return thing.ground, thing.definition, thing.state

@@ -12,12 +12,14 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
 
 from authsvc.core.errors import StoreUnavailable
-from authsvc.core.facts import Change, Name
+from authsvc.core.facts import Change, Kind, Name
+from authsvc.sessions import tenant_name
 from authsvc.store import Store
 
 log = structlog.get_logger(__name__)
@@ -196,6 +198,8 @@ class ChangeFeed:
         return 0.0 if len(changes) == BATCH or self._follower.unfinished is not None else POLL_S
 
     def _apply(self, change: Change) -> None:
+        if change.name.kind is Kind.TENANT:  # one spelling, whether the row names the tenant once or twice
+            change = replace(change, name=tenant_name(change.name.key or change.name.tenant))
         self._touched.add(change.position, change.name)
         for applier in self._appliers:
             applier.apply(change)

@@ -58,9 +58,6 @@ TABLE: dict[tuple[Kind, str], End | str] = {
     (Kind.TENANT, "deleted"): End(Reason.TENANT_SUSPENDED, Will.NEVER),
     (Kind.GROUND, "created"): Effect.NONE,
     (Kind.GROUND, "updated"): Effect.NONE,  # its name
-    (Kind.THING, "registered"): Effect.NONE,
-    (Kind.THING, "created"): Effect.NONE,
-    (Kind.THING, "revived"): Effect.NONE,
     (Kind.THING, "bound"): Effect.NONE,
     (Kind.THING, "unblocked"): Effect.NONE,
     (Kind.THING, "forgotten"): Effect.NONE,
@@ -99,6 +96,8 @@ class Consequences:
         if effect == Effect.NONE:
             return
         for session in self._sessions.resting_on(change.name):
+            if change.position in session.own_changes:
+                continue
             if isinstance(effect, End):
                 self._ends.append((change.position, session, effect))
             else:

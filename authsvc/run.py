@@ -1,18 +1,224 @@
-"""The composition root: the only place that owns clocks, opens things and starts tasks."""
+"""The composition root: the only place that owns clocks, opens things and starts tasks.
+
+data directory, lock ─► store ─► service ─► upstream ─► gate, HTTP ─► ready … signal ─► all of it in reverse
+"""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+
+from authsvc.core.errors import AuthsvcError
+from authsvc.first_start import (
+    ADMIN_TOKEN_VARIABLE,
+    StartError,
+    locked,
+    make_data_directory,
+    open_store,
+    prepare,
+)
+from authsvc.listening import http_socket, mqtt_listeners, parse_bind, shown
+from authsvc.logs import configure_logs
+from authsvc.service import Service
 from authsvc.settings import Settings
+from authsvc.web.app import Check, create_app
+from authsvc.web.server import make_server
+from broker.embedded import AmqttUpstream
+from broker.gate import Gate
+from broker.limits import Limits
+from broker.tcp import TcpUpstream
+from broker.upstream import Upstream
+
+__all__ = ["StartError", "main", "run"]
+
+log = structlog.get_logger(__name__)
+
+STEP_S = 4.0  # of one step of the end; the slow ones run side by side
+
+
+def main(settings: Settings, *, with_broker: bool, upstream: str | None = None) -> int:
+    """Run the service in its own event loop and return the exit status: 0 ended by a signal, 1 failed."""
+    configure_logs(level=settings.log.level, form=settings.log.form)
+    status = 0
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings, with_broker=with_broker, upstream=upstream))
+    except* AuthsvcError as group:
+        for error in _leaves(group):
+            print(f"authsvc: {error}", file=sys.stderr)  # noqa: T201  # for whoever started it
+        status = 1
+    except* Exception as group:
+        for error in _leaves(group):
+            log.critical("crashed", error=f"{type(error).__name__}: {error}", exc_info=error)
+        print("authsvc: ended by an error of its own; see the log above", file=sys.stderr)  # noqa: T201
+        status = 1
+    return status
 
 
 async def run(settings: Settings, *, with_broker: bool, upstream: str | None = None) -> None:
     """Run the service until SIGTERM or SIGINT, then end in order within 5 s.
 
-    `upstream` (``host:port`` or a Unix socket path) replaces the embedded broker. Raises `StartError` with a message
-    for the operator when it cannot start.
+    `upstream` (``host:port`` or a Unix socket path; by default that of the settings) replaces the embedded broker.
+    Prints a line per listener when it is ready. Raises StartError with a message for the operator when it cannot
+    start, and what a task raised when one crashed.
     """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    data = settings.service.data
+    make_data_directory(data)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(locked(data))
+        store = await open_store(data, now_us=_now_us)
+        stack.push_async_callback(_within, store.close, "store")
+        admin_key = await prepare(
+            store, data, random=secrets.token_bytes, given_token=os.environ.get(ADMIN_TOKEN_VARIABLE) or None
+        )
+        service = Service(
+            store=store,
+            now_us=_now_us,
+            monotonic=time.monotonic,
+            random=secrets.token_bytes,
+            max_persistent_sessions=settings.limits.max_persistent_sessions,
+            max_cached_things=settings.cache.things,
+            max_cached_grants=settings.cache.grants,
+        )
+        await service.start()
+        async with asyncio.TaskGroup() as tasks:
+            background = tasks.create_task(_supervised(service.run, "service", stop), name="service")
+            try:
+                await _serve(settings, service, upstream, tasks, stop, with_broker=with_broker, admin_key=admin_key)
+            finally:
+                background.cancel()
+    log.info("ended")
 
 
-def main(settings: Settings, *, with_broker: bool, upstream: str | None = None) -> int:
-    """Run the service in its own event loop and return the exit status: 0 ended by a signal, 1 failed."""
-    raise NotImplementedError
+async def _serve(
+    settings: Settings,
+    service: Service,
+    upstream: str | None,
+    tasks: asyncio.TaskGroup,
+    stop: asyncio.Event,
+    *,
+    with_broker: bool,
+    admin_key: str | None,
+) -> None:
+    """Open everything that is reached from outside, say so, and close it when `stop` is set."""
+    lines: list[str] = []
+    checks: dict[str, Check] = {}
+    async with AsyncExitStack() as stack:
+        web = stack.enter_context(http_socket(settings))
+        if with_broker:
+            lines += await _open_gate(settings, service, upstream or settings.mqtt.upstream, stack, checks)
+        server = make_server(create_app(service, now_us=_now_us, readiness=checks), sock=web)
+        http = tasks.create_task(_supervised(server.serve, "HTTP API", stop), name="HTTP API")
+        stack.push_async_callback(_http_ended, server, http)
+        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        lines.append(f"HTTP API on http://{shown(*web.getsockname()[:2])}")
+        gc.freeze()  # what lives as long as the process is not looked through again
+        _say(lines, admin_key)
+        log.info("ready", listeners=lines, pid=os.getpid(), data=str(settings.service.data))
+        try:
+            await stop.wait()
+        finally:
+            log.info("ending")
+            server.should_exit = True  # it ends beside the gate
+
+
+async def _open_gate(
+    settings: Settings, service: Service, upstream_address: str, stack: AsyncExitStack, checks: dict[str, Check]
+) -> list[str]:
+    """Start the upstream and open the gate's listeners; return a line for each. Raises StartError."""
+    limits = Limits(**settings.limits.model_dump())
+    listeners, amqtt = mqtt_listeners(settings)
+    upstream = make_upstream(upstream_address, amqtt, limits)
+    if not upstream.capabilities.durable:
+        await service.store.forget_upstream()
+    await upstream.start()
+    stack.push_async_callback(_within, upstream.stop, "upstream")
+    checks["upstream"] = lambda: None if upstream.reachable else "does not answer"
+    gate = Gate(
+        service, upstream, limits, on_denied_publish=settings.mqtt.on_denied_publish, name=settings.service.name
+    )
+    stack.push_async_callback(_within, gate.close, "gate")
+    lines = []
+    for listener in listeners:
+        try:
+            host, port = await gate.listen(listener)
+        except OSError as error:
+            raise StartError(f"MQTT listener `{listener.name}`: {error.strerror or error}") from error
+        kind = ("WebSocket" if listener.websocket else "MQTT") + (" with TLS" if listener.tls else "")
+        lines.append(f"{kind} listener `{listener.name}` on {shown(host, port)}")
+    return lines
+
+
+def make_upstream(address: str, amqtt: dict[str, object], limits: Limits) -> Upstream:
+    """Return the broker to stand in front of: the embedded one, or the one at ``host:port`` or a Unix socket path."""
+    if not address:
+        return AmqttUpstream(
+            amqtt, max_retained=limits.max_retained_messages, max_retained_bytes=limits.max_retained_bytes
+        )
+    if "/" in address:
+        return TcpUpstream(path=Path(address))
+    host, port = parse_bind(address, "upstream")
+    return TcpUpstream(host, port)
+
+
+async def _supervised(work: Callable[[], Awaitable[None]], name: str, stop: asyncio.Event) -> None:
+    """Run a task that must not end before `stop`: when it does, the process ends, with its name in the log."""
+    try:
+        await work()
+        if not stop.is_set():
+            raise RuntimeError(f"{name} ended by itself")
+    except Exception as error:
+        log.critical("task_crashed", task=name, error=f"{type(error).__name__}: {error}")
+        raise
+
+
+async def _http_ended(server: uvicorn.Server, task: asyncio.Task[None]) -> None:
+    """Let requests that are being answered be answered."""
+    server.should_exit = True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(STEP_S):
+            await asyncio.wait([task])
+
+
+async def _within(close: Callable[[], Awaitable[None]], name: str) -> None:
+    """Close a part, but not for ever: the whole end may take 5 s."""
+    try:
+        async with asyncio.timeout(STEP_S):
+            await close()
+    except TimeoutError:
+        log.warning("closed_late", part=name)
+
+
+def _say(lines: list[str], admin_key: str | None) -> None:
+    if admin_key is not None:
+        lines = [*lines, f"first admin key written to {admin_key}"]
+    for line in lines:
+        print(line, flush=True)  # noqa: T201  # what the command promises on standard output
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1_000
