@@ -1,4 +1,4 @@
-"""What is remembered: records, changes and the upstream sessions, in one SQLite file (PostgreSQL behind the same protocol).
+"""What is remembered: records, changes and upstream sessions, in one SQLite file; PostgreSQL by the same protocol.
 
 A question is one named statement run on a reader: ``store.thing(tenant, key)``. A change is a *work*, a function of a
 transaction that runs its statements, appends its change rows and returns a value; the writer puts every waiting work

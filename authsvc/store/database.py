@@ -76,12 +76,20 @@ class Transaction(Protocol):
 Work = Callable[[Transaction], T]
 
 
-class ConstraintFailed(Exception):
+class RollBack(Exception):  # noqa: N818  # an answer, not an error
+    """Raised by a work: undo what it did, and answer its caller with `value` all the same."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+
+class ConstraintFailed(Exception):  # noqa: N818
     """A constraint of the schema refused a statement. Works turn it into an answer; it never leaves the store."""
 
 
 class Database(Protocol):
-    """An engine. Reads raise `StoreUnavailable`; writes raise `StoreReadOnly` or `StoreUnavailable`, within a second."""
+    """An engine. Reads raise `StoreUnavailable`, writes `StoreReadOnly` or `StoreUnavailable`, within a second."""
 
     @property
     def state(self) -> StoreState: ...

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from authsvc.core.errors import Conflict, StoreUnavailable
 from authsvc.core.facts import (
     AdminKey,
     Change,
@@ -19,8 +22,25 @@ from authsvc.core.facts import (
     Token,
 )
 from authsvc.core.things import Plan
+from authsvc.store import admission
 from authsvc.store.clearings import Clearing, UpstreamSession
-from authsvc.store.database import Database, StoreState, Written
+from authsvc.store.database import Database, Row, StoreState, Transaction, Written
+from authsvc.store.housekeeping import Housekeeping
+from authsvc.store.records import (
+    TOKEN_COLUMNS,
+    admin_key_of,
+    change_of,
+    clearing_of,
+    definition_of,
+    ground_of,
+    license_of,
+    role_of,
+    secret_of,
+    tenant_of,
+    thing_of,
+    token_of,
+    upstream_session_of,
+)
 from authsvc.store.repositories.admin_keys import AdminKeys
 from authsvc.store.repositories.app_tokens import AppTokens
 from authsvc.store.repositories.definitions import Definitions
@@ -32,13 +52,17 @@ from authsvc.store.repositories.modules import Modules
 from authsvc.store.repositories.roles import Roles
 from authsvc.store.repositories.tenants import Tenants
 from authsvc.store.repositories.things import Things
+from authsvc.store.sqlite import SqliteDatabase
 
 
 class Store:
     """Everything that is remembered. Reads raise `StoreUnavailable`, writes also `StoreReadOnly`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, now_us: Callable[[], int]) -> None:
         self.database = database
+        self._now_us = now_us
+        self._housekeeping = Housekeeping(database)
+        self._task: asyncio.Task[None] | None = None
         self.tenants = Tenants(database)
         self.grounds = Grounds(database)
         self.definitions = Definitions(database)
@@ -54,11 +78,19 @@ class Store:
     @classmethod
     async def open(cls, path: Path, *, now_us: Callable[[], int], create: bool = True) -> Store:
         """Open the database file, creating and migrating it. `create` False refuses a missing file."""
-        raise NotImplementedError
+        store = cls(await SqliteDatabase.open(path, now_us=now_us, create=create), now_us=now_us)
+        store._task = asyncio.create_task(store._housekeeping.run(), name="store-housekeeping")
+        return store
 
     async def close(self) -> None:
         """Flush what is buffered, end the tasks and close the file; idempotent."""
-        raise NotImplementedError
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            with suppress(StoreUnavailable):
+                await self._housekeeping.flush()
+        await self.database.close()
 
     @property
     def state(self) -> StoreState:
@@ -68,68 +100,96 @@ class Store:
         """Call back on the loop after commits with change rows (a wake-up: it may be lost). Returns what cancels it."""
         return self.database.on_commit(callback)
 
+    async def ensure_default_tenant(self) -> Written[None]:
+        """Create the tenant `default` unless it is there: part of the first start."""
+        with suppress(Conflict):
+            written = await self.tenants.create("default")
+            return Written(value=None, position=written.position, first=written.first)
+        return Written(value=None, position=0)
+
+    async def flush(self) -> None:
+        """Write first and last seen now, and forget old change rows. Raises StoreUnavailable."""
+        await self._housekeeping.flush()
+
+    async def _one(self, query: str, **values: object) -> Row | None:
+        rows = await self.database.read(query, **values)
+        return rows[0] if rows else None
+
     # -- admission: reads -------------------------------------------------------------------------------------------
 
     async def token_by_digest(self, digest: bytes) -> tuple[Token, Secret] | None:
-        raise NotImplementedError
+        row = await self._one("token_by_digest", digest=digest)
+        return (token_of(row[:TOKEN_COLUMNS]), secret_of(row[TOKEN_COLUMNS:])) if row else None
 
     async def token(self, tenant: str, id: str) -> Token | None:
-        raise NotImplementedError
+        row = await self._one("token", tenant=tenant, id=id)
+        return token_of(row) if row else None
 
     async def tenant(self, key: str) -> Tenant | None:
-        raise NotImplementedError
+        row = await self._one("tenant", key=key)
+        return tenant_of(row) if row else None
 
     async def ground(self, tenant: str, key: str) -> Ground | None:
-        raise NotImplementedError
+        row = await self._one("ground", tenant=tenant, key=key)
+        return ground_of(row) if row else None
 
     async def definition(self, tenant: str, key: str) -> ThingDefinition | None:
-        raise NotImplementedError
+        row = await self._one("definition", tenant=tenant, key=key)
+        return definition_of(row) if row else None
 
     async def role(self, tenant: str, key: str) -> Role | None:
         """Return the tenant's role, or the platform role if `tenant` is empty."""
-        raise NotImplementedError
+        row = await self._one("role", tenant=tenant, key=key)
+        return role_of(row) if row else None
 
     async def license(self, tenant: str, key: str) -> License | None:
-        raise NotImplementedError
+        row = await self._one("license", tenant=tenant, key=key)
+        return license_of(row) if row else None
 
     async def thing(self, tenant: str, key: str) -> Thing | None:
-        raise NotImplementedError
+        row = await self._one("thing", tenant=tenant, key=key)
+        return thing_of(row) if row else None
 
     async def thing_retired(self, tenant: str, key: str) -> bool:
-        raise NotImplementedError
+        return await self._one("retired", tenant=tenant, key=key) is not None
 
     async def modules_of(self, tenant: str, gateway: str) -> frozenset[str]:
         """Return the keys of the modules bound to the gateway."""
-        raise NotImplementedError
+        rows = await self.database.read("modules_of", tenant=tenant, gateway=gateway)
+        return frozenset(row[0] for row in rows)
 
     async def members_of(self, tenant: str, ground: str) -> frozenset[str]:
         """Return the keys of the things in the ground."""
-        raise NotImplementedError
+        rows = await self.database.read("members_of", tenant=tenant, ground=ground)
+        return frozenset(row[0] for row in rows)
 
     async def admin_key_by_digest(self, digest: bytes) -> AdminKey | None:
-        raise NotImplementedError
+        row = await self._one("admin_key_by_digest", digest=digest)
+        return admin_key_of(row) if row else None
 
     # -- admission: writes ------------------------------------------------------------------------------------------
 
     async def register(self, plan: Plan, *, bind_client_id: str | None) -> Written[Thing | Refusal]:
         """Register the planned thing and bind the client id in one transaction; races settle in it."""
-        raise NotImplementedError
+        return await self.database.write(lambda tx: admission.register(tx, plan, bind_client_id))
 
     async def bind_client_id(self, tenant: str, key: str, client_id: str) -> Written[Thing | Refusal]:
         """Bind the client id if none is bound; a refusal if another is, or the thing is gone."""
-        raise NotImplementedError
+        return await self.database.write(lambda tx: admission.bind_client_id(tx, tenant, key, client_id))
 
     def note_seen(self, tenant: str, key: str) -> None:
         """Note a thing's connection; written with others every 5 s, without change rows. Never raises."""
-        raise NotImplementedError
+        self._housekeeping.note_seen(tenant, key, self._now_us())
 
     # -- upstream sessions and clearings ----------------------------------------------------------------------------
 
     async def upstream_session(self, principal: str, client_id: str) -> UpstreamSession | None:
-        raise NotImplementedError
+        row = await self._one("upstream_session", principal=principal, client_id=client_id)
+        return upstream_session_of(row) if row else None
 
     async def persistent_count(self, principal: str) -> int:
-        raise NotImplementedError
+        rows = await self.database.read("persistent_count", principal=principal)
+        return int(rows[0][0])
 
     async def open_upstream_session(
         self,
@@ -144,30 +204,49 @@ class Store:
         clean: bool,
         upstream_id: str,
     ) -> Written[UpstreamSession | None]:
-        """Keep or create the row, its secret updated (`upstream_id` is used if it is new); clean: wipe it, return None."""
-        raise NotImplementedError
+        """Keep the row, resting it on this secret, or create it with `upstream_id`; clean: wipe it, return None."""
+        session = UpstreamSession(
+            principal=principal,
+            client_id=client_id,
+            upstream_id=upstream_id,
+            tenant=tenant,
+            thing=thing,
+            ground=ground,
+            token_id=token_id,
+            secret_id=secret_id,
+            since_us=0,
+        )
+        return await self.database.write(lambda tx: admission.open_upstream_session(tx, session, clean=clean))
 
     async def clearings(self, *, limit: int = 1000) -> Sequence[Clearing]:
         """Return what is to be cleared upstream, oldest first."""
-        raise NotImplementedError
+        return [clearing_of(row) for row in await self.database.read("clearings", rows=limit)]
 
     async def cleared(self, id: int) -> Written[None]:
         """Strike the clearing off; nothing happens if it is gone already."""
-        raise NotImplementedError
+
+        def work(tx: Transaction) -> None:
+            tx.run("cleared", id=id)
+
+        return await self.database.write(work)
 
     async def forget_upstream(self) -> Written[None]:
         """Empty both tables: for an upstream that keeps nothing, at start."""
-        raise NotImplementedError
+        return await self.database.write(admission.forget_upstream)
 
     # -- changes ----------------------------------------------------------------------------------------------------
 
     async def last_position(self) -> int:
-        raise NotImplementedError
+        return int((await self.database.read("change_range"))[0][1])
 
     async def changes_after(self, position: int, limit: int = 1000) -> Sequence[Change]:
         """Return the changes after `position`, oldest first. Raises StoreUnavailable if some are no longer kept."""
-        raise NotImplementedError
+        rows = await self.database.read("changes_after", position=position, rows=limit)
+        if rows and rows[0][0] != position + 1:
+            # Positions have no gaps here: a commit takes them in order, and a rollback gives them back.
+            raise StoreUnavailable(f"changes {position + 1} to {rows[0][0] - 1} are no longer kept: start again")
+        return [change_of(row) for row in rows]
 
     def reader_passed(self, reader: str, position: int) -> None:
         """Note how far a reader of changes has come; rows older than a day that all have passed are deleted."""
-        raise NotImplementedError
+        self._housekeeping.note_reader(reader, position)

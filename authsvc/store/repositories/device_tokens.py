@@ -1,7 +1,13 @@
+"""Device tokens: each speaks for one thing."""
+
 from __future__ import annotations
 
-from authsvc.core.facts import Token
-from authsvc.store.database import Database, Page, Written
+from authsvc.core.facts import Thing, Token, TokenKind
+from authsvc.core.tokens import new_id
+from authsvc.store.database import Database, Page, Transaction, Written
+from authsvc.store.records import thing_of
+from authsvc.store.repositories.lists import read_one, take_one
+from authsvc.store.repositories.tokens import insert_token, read_token, revoke, token_page
 
 
 class DeviceTokens:
@@ -9,12 +15,36 @@ class DeviceTokens:
         self._database = database
 
     async def create(
-        self, tenant: str, thing: str, *, name: str, digest: bytes, prefix: str, expires_at_us: int | None = None
+        self,
+        tenant: str,
+        thing: str,
+        *,
+        name: str,
+        digest: bytes,
+        prefix: str,
+        expires_at_us: int | None = None,
     ) -> Written[Token]:
-        raise NotImplementedError
+        """Create a token of the thing. Raises NotFound (thing), Conflict ``already_exists`` (digest)."""
+
+        def work(tx: Transaction) -> Token:
+            owner: Thing = take_one(tx, "thing", "thing", thing_of, thing, tenant=tenant, key=thing)
+            token = Token(
+                id=new_id(),
+                tenant=tenant,
+                kind=TokenKind.DEVICE,
+                name=name,
+                thing=owner.key,
+                prefix=prefix,
+                expires_at_us=expires_at_us,
+                created_at_us=tx.now_us,
+            )
+            return insert_token(tx, token, digest)
+
+        return await self._database.write(work)
 
     async def get(self, tenant: str, thing: str, id: str) -> Token:
-        raise NotImplementedError
+        """Return the token, revoked or not. Raises NotFound."""
+        return await read_token(self._database, tenant, TokenKind.DEVICE, id, thing=thing)
 
     async def list(
         self,
@@ -26,7 +56,12 @@ class DeviceTokens:
         q: str | None = None,
         revoked: bool = False,
     ) -> Page[Token]:
-        raise NotImplementedError
+        """Return a page of the thing's tokens. Raises NotFound (thing)."""
+        await read_one(self._database, "thing", "thing", thing_of, thing, tenant=tenant, key=thing)
+        return await token_page(
+            self._database, tenant, TokenKind.DEVICE, limit=limit, cursor=cursor, q=q, revoked=revoked, thing=thing
+        )
 
     async def delete(self, tenant: str, thing: str, id: str) -> Written[None]:
-        raise NotImplementedError
+        """Revoke the token and wipe what rests on it. Raises NotFound."""
+        return await self._database.write(lambda tx: revoke(tx, tenant, TokenKind.DEVICE, id, thing=thing))

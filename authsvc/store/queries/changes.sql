@@ -1,0 +1,37 @@
+-- The feed: every state change in the order of its commit.
+
+-- name: append_change!(at_us, kind, tenant, key, op, detail)
+INSERT INTO changes (at_us, kind, tenant, key, op, detail) VALUES (:at_us, :kind, :tenant, :key, :op, :detail);
+
+-- name: changes_after(position, rows)
+SELECT position, at_us, kind, tenant, key, op, detail
+FROM changes
+WHERE position > :position
+ORDER BY position
+LIMIT :rows;
+
+-- name: change_range()
+-- The oldest and the newest position that are kept; the newest row is never deleted.
+SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM changes;
+
+-- name: reader_passed!(name, position, at_us)
+INSERT INTO change_readers (name, position, at_us) VALUES (:name, :position, :at_us)
+ON CONFLICT (name) DO UPDATE SET position = excluded.position, at_us = excluded.at_us;
+
+-- name: forget_readers!(before_us)
+-- A reader not heard of for so long has ended; should it come back, it is told that changes are missing.
+DELETE FROM change_readers WHERE at_us < :before_us;
+
+-- name: forget_changes!(before_us, rows)
+DELETE FROM changes
+WHERE position IN (
+    SELECT position FROM changes
+    WHERE at_us < :before_us
+        AND position <= (SELECT coalesce(min(r.position), 0) FROM change_readers AS r)
+        AND position < (SELECT max(c.position) FROM changes AS c)
+    ORDER BY position
+    LIMIT :rows
+);
+
+-- name: touch_heartbeat!(at_us)
+UPDATE heartbeat SET at_us = :at_us WHERE id = 1;

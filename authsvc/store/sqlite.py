@@ -1,0 +1,290 @@
+"""The SQLite engine: one writer that commits in groups and checkpoints, several readers, and a watch over the file.
+
+A write waits in a queue; the writer's task takes all that waits, has `GroupConnection` commit it on the writer's
+thread, answers, and checkpoints when the log has grown. A read is one hop to the thread of the least busy reader.
+The watch looks once a second: is it the same file, can it still be read from disk, can it be written again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import aiosqlite
+
+from authsvc.core.errors import StoreReadOnly, StoreUnavailable
+from authsvc.store.database import Row, StoreState, Work, Written
+from authsvc.store.faults import has_reset_race, is_accident, is_damage, read_fault
+from authsvc.store.group_commit import GroupConnection, Job
+from authsvc.store.identity import FileIdentity
+from authsvc.store.migrations import database_uri, prepare
+from authsvc.store.statements import load_statements
+
+T = TypeVar("T")
+
+READERS: Final = 3
+MAX_GROUP: Final = 256  # works in one commit: bounds how long the first of them waits
+LOCK_BUDGET_S: Final = 0.4  # how long a group waits for another process's lock; the next group too: under 1 s together
+LOCK_BUDGET_AGAIN_S: Final = 0.05  # while it is known to be locked
+WATCH_INTERVAL_S: Final = 1.0
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024  # SQLite's own default: 1,000 pages
+
+
+class _Reader(sqlite3.Connection):
+    """A reader's connection: each statement is preceded by the check of the file's identity, on the reader's thread."""
+
+    check: Callable[[], None] | None = None
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if self.check is not None:
+            self.check()
+        return super().execute(sql, parameters)
+
+
+class SqliteDatabase:
+    """The engine of one file. Make it by `open`; `close` ends its tasks and threads."""
+
+    def __init__(self, path: Path, *, now_us: Callable[[], int]) -> None:
+        self._path = path
+        self._log = path.with_name(path.name + "-wal")
+        self._now_us = now_us
+        self._statements = load_statements()
+        self._identity = FileIdentity(path)
+        self._waiting: deque[tuple[Job, asyncio.Future[Written[Any]]]] = deque()
+        self._wake = asyncio.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._writer: aiosqlite.Connection | None = None
+        self._group: GroupConnection | None = None
+        self._readers: list[aiosqlite.Connection] = []
+        self._busy = [0] * READERS
+        self._tasks: list[asyncio.Task[None]] = []
+        self._unreadable = ""
+        self._damaged = False
+        self._unwritable = ""
+        self._notes: tuple[str, ...] = ()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path, *, now_us: Callable[[], int], create: bool = True) -> SqliteDatabase:
+        """Prepare the file (see `prepare`) and open it. Raises StoreUnavailable."""
+        await asyncio.to_thread(prepare, path, create=create)
+        database = cls(path, now_us=now_us)
+        try:
+            await database._connect()
+        except BaseException:
+            await database.close()
+            raise
+        for run, name in ((database._write_forever, "writer"), (database._watch_forever, "watch")):
+            database._tasks.append(asyncio.create_task(run(), name=f"store-{name}"))
+        return database
+
+    async def close(self) -> None:
+        """Commit what waits, then close: readers first, so that the writer is the one that checkpoints. Idempotent."""
+        self._closed = True
+        self._wake.set()
+        if self._tasks:
+            writer, watch = self._tasks
+            self._tasks = []
+            watch.cancel()
+            await asyncio.gather(writer, watch, return_exceptions=True)
+        readers, self._readers = self._readers, []
+        for connection in [*readers, *([self._writer] if self._writer else [])]:
+            with suppress(sqlite3.Error):  # a lost file cannot be checkpointed; its threads end all the same
+                await connection.close()
+        self._writer = None
+
+    @property
+    def state(self) -> StoreState:
+        problem = self._unreadable or self._unwritable
+        return StoreState(readable=not self._unreadable, writable=not problem, problem=problem, notes=self._notes)
+
+    async def read(self, query: str, /, **values: object) -> Sequence[Row]:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if self._damaged:  # a part that still reads is not to be trusted
+            raise StoreUnavailable(self._unreadable)
+        reader = min(range(READERS), key=self._busy.__getitem__)
+        self._busy[reader] += 1
+        try:
+            return list(await self._readers[reader].execute_fetchall(self._statements[query], values))  # type: ignore[arg-type]
+        except StoreUnavailable as error:
+            self._unreadable = str(error)
+            raise
+        except sqlite3.Error as error:
+            if not is_accident(error):
+                raise
+            fault = read_fault(error)
+            self._unreadable = str(fault)
+            self._damaged |= is_damage(error)
+            raise fault from error
+        finally:
+            self._busy[reader] -= 1
+
+    async def write(self, work: Work[T]) -> Written[T]:
+        if self._closed:
+            raise StoreReadOnly("the store is closed")
+        future: asyncio.Future[Written[T]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((Job(work), future))
+        self._wake.set()
+        return await future
+
+    def on_commit(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self._callbacks.append(callback)
+
+        def cancel() -> None:
+            with suppress(ValueError):
+                self._callbacks.remove(callback)
+
+        return cancel
+
+    # -- opening ----------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> None:
+        try:
+            before = self._path.stat()
+            self._writer = await self._open_connection(self._make_writer)
+            for pragma in (
+                "synchronous = FULL",
+                "foreign_keys = ON",
+                "wal_autocheckpoint = 0",  # done between groups, after the answers
+                f"journal_size_limit = {2 * CHECKPOINT_BYTES}",
+                f"busy_timeout = {int(LOCK_BUDGET_S * 1000)}",
+            ):
+                await self._writer.execute_fetchall(f"PRAGMA {pragma}")
+            for _ in range(READERS + 1):  # the last is the watch's own, which empties its cache every second
+                reader = await self._open_connection(self._make_reader)
+                self._readers.append(reader)
+                await reader.create_function("fold", 1, str.casefold, deterministic=True)
+                for pragma in ("query_only = ON", f"busy_timeout = {int(LOCK_BUDGET_S * 1000)}"):
+                    await reader.execute_fetchall(f"PRAGMA {pragma}")
+                await reader.execute_fetchall("SELECT count(*) FROM heartbeat")
+            self._identity.remember()
+            after = self._path.stat()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"database `{self._path}` cannot be opened: {error}") from error
+        if (before.st_dev, before.st_ino) != (after.st_dev, after.st_ino):
+            raise StoreUnavailable(f"database `{self._path}` was replaced while it was opened: start again")
+        if has_reset_race(sqlite3.sqlite_version_info):
+            note = (
+                f"SQLite {sqlite3.sqlite_version} has the WAL-reset race (fixed in 3.51.3, 3.50.7 and 3.44.6): "
+                "let no other program write to or checkpoint the database while this one runs"
+            )
+            self._notes = (note,)
+
+    async def _open_connection(self, factory: Callable[..., sqlite3.Connection]) -> aiosqlite.Connection:
+        return await aiosqlite.connect(
+            database_uri(self._path), uri=True, isolation_level=None, cached_statements=256, factory=factory
+        )
+
+    def _make_writer(self, *args: Any, **keywords: Any) -> GroupConnection:
+        self._group = GroupConnection(*args, **keywords)
+        self._group.equip(self._statements, self._now_us, self._identity.check)
+        return self._group
+
+    def _make_reader(self, *args: Any, **keywords: Any) -> _Reader:
+        reader = _Reader(*args, **keywords)
+        reader.check = self._identity.check
+        return reader
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    async def _write_forever(self) -> None:
+        while not self._closed or self._waiting:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self._commit_group()
+                await self._checkpoint()
+
+    async def _commit_group(self) -> None:
+        group: list[tuple[Job, asyncio.Future[Written[Any]]]] = []
+        while self._waiting and len(group) < MAX_GROUP:
+            job, future = self._waiting.popleft()
+            if not future.cancelled():  # who has gone meanwhile has written nothing
+                group.append((job, future))
+        assert self._writer is not None
+        assert self._group is not None
+        self._group.jobs = [job for job, _ in group]
+        try:
+            await self._writer.commit()
+        except Exception as error:  # noqa: BLE001  # whatever it was, everybody who waits is told
+            fault = error if isinstance(error, StoreUnavailable) else StoreUnavailable(f"the writer failed: {error!r}")
+            await self._write_failed(fault)
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(type(fault)(str(fault)))
+            return
+        if self._unwritable:
+            await self._write_recovered()
+        changed = False
+        for job, future in group:
+            changed |= bool(job.positions)
+            if future.done():
+                continue
+            if job.error is not None:
+                future.set_exception(job.error)
+            else:
+                first, last = (job.positions[0], job.positions[-1]) if job.positions else (0, 0)
+                future.set_result(Written(value=job.value, first=first, position=last))
+        if changed:
+            loop = asyncio.get_running_loop()
+            for callback in self._callbacks:
+                loop.call_soon(callback)
+
+    async def _write_failed(self, fault: StoreUnavailable) -> None:
+        if not isinstance(fault, StoreReadOnly):
+            self._unreadable = str(fault)
+            self._damaged |= isinstance(fault.__cause__, sqlite3.Error) and is_damage(fault.__cause__)
+        if not self._unwritable:
+            await self._set_lock_budget(LOCK_BUDGET_AGAIN_S)
+        self._unwritable = str(fault)
+
+    async def _write_recovered(self) -> None:
+        self._unwritable = ""
+        await self._set_lock_budget(LOCK_BUDGET_S)
+
+    async def _set_lock_budget(self, seconds: float) -> None:
+        assert self._writer is not None
+        with suppress(sqlite3.Error):
+            await self._writer.execute_fetchall(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+    async def _checkpoint(self) -> None:
+        with suppress(sqlite3.Error, OSError):  # it stays in the log; the next one tries again
+            if self._log.stat().st_size >= CHECKPOINT_BYTES and self._writer is not None:
+                await self._writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
+
+    # -- watching ---------------------------------------------------------------------------------------------------
+
+    async def _watch_forever(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        watch = self._readers[-1]
+        try:
+            await watch.execute_fetchall("PRAGMA shrink_memory")  # or its cache would answer for a broken file
+            await watch.execute_fetchall("SELECT count(*) FROM sqlite_master")
+            if self._damaged:
+                rows = list(await watch.execute_fetchall("PRAGMA quick_check(1)"))
+                if rows[0][0] != "ok":
+                    return
+                for connection in (*self._readers, self._writer):
+                    if connection is not None:
+                        await connection.execute_fetchall("PRAGMA shrink_memory")
+        except StoreUnavailable as error:
+            self._unreadable = str(error)
+            return
+        except sqlite3.Error as error:
+            self._unreadable = str(read_fault(error))
+            self._damaged |= is_damage(error)
+            return
+        self._unreadable, self._damaged = "", False
+        if self._unwritable:
+            with suppress(StoreUnavailable):
+                await self.write(lambda tx: tx.run("touch_heartbeat", at_us=tx.now_us))
