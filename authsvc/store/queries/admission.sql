@@ -75,7 +75,7 @@ SELECT
     (SELECT count(*) FROM grounds WHERE tenant = :tenant AND key = :ground),
     (SELECT count(*) FROM retired WHERE tenant = :tenant AND key = :key);
 
--- name: insert_thing!(tenant, key, name, definition, ground, tags, security_tags, state, token_id, license, gateway, client_id, first_seen_us, last_seen_us, created_at_us)
+-- name: insert_thing(tenant, key, name, definition, ground, tags, security_tags, state, token_id, license, gateway, client_id, first_seen_us, last_seen_us, created_at_us)!
 -- The primary key settles who registers a key first: 0 rows for everybody after.
 INSERT INTO things (
     tenant, key, name, definition, ground, tags, security_tags, state, token_id, license, gateway, client_id,
@@ -87,28 +87,28 @@ VALUES (
 )
 ON CONFLICT (tenant, key) DO NOTHING;
 
--- name: take_seat!(tenant, key)
+-- name: take_seat(tenant, key)!
 -- One seat, if one is free: the condition and the count are one statement. seats may be below used.
 UPDATE licenses SET used = used + 1
 WHERE tenant = :tenant AND key = :key AND used < seats;
 
--- name: free_seat!(tenant, key)
+-- name: free_seat(tenant, key)!
 UPDATE licenses SET used = used - 1
 WHERE tenant = :tenant AND key = :key AND used > 0;
 
--- name: take_quota!(id)
+-- name: take_quota(id)!
 UPDATE tokens SET registered = registered + 1
 WHERE id = :id AND (max_things IS NULL OR registered < max_things);
 
--- name: free_quota!(id)
+-- name: free_quota(id)!
 UPDATE tokens SET registered = registered - 1
 WHERE id = :id AND registered > 0;
 
--- name: bind_client_id!(client_id, tenant, key)
+-- name: bind_client_id(client_id, tenant, key)!
 -- Compare and set.
 UPDATE things SET client_id = :client_id
 WHERE tenant = :tenant AND key = :key AND client_id IS NULL;
 
--- name: touch_seen!(at_us, tenant, key)
+-- name: touch_seen(at_us, tenant, key)!
 UPDATE things SET first_seen_us = coalesce(first_seen_us, :at_us), last_seen_us = max(coalesce(last_seen_us, 0), :at_us)
 WHERE tenant = :tenant AND key = :key;

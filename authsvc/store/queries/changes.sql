@@ -1,6 +1,6 @@
 -- The feed: every state change in the order of its commit.
 
--- name: append_change!(at_us, kind, tenant, key, op, detail)
+-- name: append_change(at_us, kind, tenant, key, op, detail)!
 INSERT INTO changes (at_us, kind, tenant, key, op, detail) VALUES (:at_us, :kind, :tenant, :key, :op, :detail);
 
 -- name: changes_after(position, rows)
@@ -14,15 +14,15 @@ LIMIT :rows;
 -- The oldest and the newest position that are kept; the newest row is never deleted.
 SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM changes;
 
--- name: reader_passed!(name, position, at_us)
+-- name: reader_passed(name, position, at_us)!
 INSERT INTO change_readers (name, position, at_us) VALUES (:name, :position, :at_us)
 ON CONFLICT (name) DO UPDATE SET position = excluded.position, at_us = excluded.at_us;
 
--- name: forget_readers!(before_us)
+-- name: forget_readers(before_us)!
 -- A reader not heard of for so long has ended; should it come back, it is told that changes are missing.
 DELETE FROM change_readers WHERE at_us < :before_us;
 
--- name: forget_changes!(before_us, rows)
+-- name: forget_changes(before_us, rows)!
 DELETE FROM changes
 WHERE position IN (
     SELECT position FROM changes
@@ -33,5 +33,5 @@ WHERE position IN (
     LIMIT :rows
 );
 
--- name: touch_heartbeat!(at_us)
+-- name: touch_heartbeat(at_us)!
 UPDATE heartbeat SET at_us = :at_us WHERE id = 1;

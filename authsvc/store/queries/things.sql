@@ -14,20 +14,20 @@ WHERE tenant = :tenant AND key > :after
 ORDER BY key
 LIMIT :rows;
 
--- name: update_thing!(name, definition, ground, tags, security_tags, state, license, gateway, client_id, tenant, key)
+-- name: update_thing(name, definition, ground, tags, security_tags, state, license, gateway, client_id, tenant, key)!
 UPDATE things
 SET name = :name, definition = :definition, ground = :ground, tags = :tags, security_tags = :security_tags,
     state = :state, license = :license, gateway = :gateway, client_id = :client_id
 WHERE tenant = :tenant AND key = :key;
 
--- name: delete_thing!(tenant, key)
+-- name: delete_thing(tenant, key)!
 DELETE FROM things WHERE tenant = :tenant AND key = :key;
 
--- name: retire!(tenant, key, now_us)
+-- name: retire(tenant, key, now_us)!
 INSERT INTO retired (tenant, key, at_us) VALUES (:tenant, :key, :now_us)
 ON CONFLICT (tenant, key) DO UPDATE SET at_us = excluded.at_us;
 
--- name: unretire!(tenant, key)
+-- name: unretire(tenant, key)!
 DELETE FROM retired WHERE tenant = :tenant AND key = :key;
 
 -- name: things_naming(tenant, ground, definition, license)

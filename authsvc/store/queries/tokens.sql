@@ -1,6 +1,6 @@
 -- App, device and ground tokens and their secrets. Only digests are kept.
 
--- name: insert_token!(id, tenant, kind, name, expires_at_us, created_at_us, prefix, definition, ground, roles, tags, security_tags, license, auto_register, max_things, thing, access)
+-- name: insert_token(id, tenant, kind, name, expires_at_us, created_at_us, prefix, definition, ground, roles, tags, security_tags, license, auto_register, max_things, thing, access)!
 INSERT INTO tokens (
     id, tenant, kind, name, expires_at_us, revoked_at_us, created_at_us, prefix, definition, ground,
     roles, tags, security_tags, license, auto_register, max_things, registered, thing, access
@@ -10,11 +10,11 @@ VALUES (
     :roles, :tags, :security_tags, :license, :auto_register, :max_things, 0, :thing, :access
 );
 
--- name: insert_secret!(id, token_id, digest)
+-- name: insert_secret(id, token_id, digest)!
 INSERT INTO secrets (id, token_id, digest, expires_at_us, revoked_at_us)
 VALUES (:id, :token_id, :digest, NULL, NULL);
 
--- name: update_token!(name, expires_at_us, prefix, definition, ground, roles, tags, security_tags, license, auto_register, max_things, id)
+-- name: update_token(name, expires_at_us, prefix, definition, ground, roles, tags, security_tags, license, auto_register, max_things, id)!
 UPDATE tokens
 SET name = :name, expires_at_us = :expires_at_us, prefix = :prefix, definition = :definition, ground = :ground,
     roles = :roles, tags = :tags, security_tags = :security_tags, license = :license, auto_register = :auto_register,
@@ -34,21 +34,21 @@ WHERE tenant = :tenant AND kind = :kind AND id > :after
 ORDER BY id
 LIMIT :rows;
 
--- name: revoke_token!(now_us, id)
+-- name: revoke_token(now_us, id)!
 UPDATE tokens SET revoked_at_us = :now_us WHERE id = :id AND revoked_at_us IS NULL;
 
--- name: revoke_secrets!(now_us, token_id)
+-- name: revoke_secrets(now_us, token_id)!
 UPDATE secrets SET revoked_at_us = :now_us WHERE token_id = :token_id AND revoked_at_us IS NULL;
 
 -- name: living_secrets(token_id, now_us)
 SELECT id FROM secrets
 WHERE token_id = :token_id AND revoked_at_us IS NULL AND (expires_at_us IS NULL OR expires_at_us > :now_us);
 
--- name: end_secret!(ends_at_us, id)
+-- name: end_secret(ends_at_us, id)!
 -- A secret that already ends earlier keeps its end.
 UPDATE secrets SET expires_at_us = min(coalesce(expires_at_us, :ends_at_us), :ends_at_us) WHERE id = :id;
 
--- name: revoke_secret!(now_us, id)
+-- name: revoke_secret(now_us, id)!
 UPDATE secrets SET revoked_at_us = :now_us WHERE id = :id;
 
 -- name: tokens_of_thing(tenant, thing)

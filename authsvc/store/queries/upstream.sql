@@ -8,7 +8,7 @@ WHERE principal = :principal AND client_id = :client_id;
 -- name: persistent_count(principal)
 SELECT count(*) FROM upstream_sessions WHERE principal = :principal;
 
--- name: keep_upstream_session!(principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us)
+-- name: keep_upstream_session(principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us)!
 -- Creates the row, or rests the existing one on the secret that opens it now; it keeps its upstream id and its time.
 -- Only while token, secret and tenant stand: who was revoked a moment ago must leave no row behind.
 INSERT INTO upstream_sessions (principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us)
@@ -21,52 +21,52 @@ WHERE s.id = :secret_id AND t.id = :token_id AND s.revoked_at_us IS NULL AND t.r
 ON CONFLICT (principal, client_id) DO UPDATE SET
     thing = excluded.thing, ground = excluded.ground, token_id = excluded.token_id, secret_id = excluded.secret_id;
 
--- name: list_wiped_by_client!(now_us, principal, client_id)
+-- name: list_wiped_by_client(now_us, principal, client_id)!
 INSERT INTO clearings (kind, target, since_us)
 SELECT 'session', upstream_id, :now_us FROM upstream_sessions WHERE principal = :principal AND client_id = :client_id;
 
--- name: wipe_by_client!(principal, client_id)
+-- name: wipe_by_client(principal, client_id)!
 DELETE FROM upstream_sessions WHERE principal = :principal AND client_id = :client_id;
 
--- name: list_wiped_by_secret!(now_us, secret_id)
+-- name: list_wiped_by_secret(now_us, secret_id)!
 INSERT INTO clearings (kind, target, since_us)
 SELECT 'session', upstream_id, :now_us FROM upstream_sessions WHERE secret_id = :secret_id;
 
--- name: wipe_by_secret!(secret_id)
+-- name: wipe_by_secret(secret_id)!
 DELETE FROM upstream_sessions WHERE secret_id = :secret_id;
 
--- name: list_wiped_by_token!(now_us, token_id)
+-- name: list_wiped_by_token(now_us, token_id)!
 INSERT INTO clearings (kind, target, since_us)
 SELECT 'session', upstream_id, :now_us FROM upstream_sessions WHERE token_id = :token_id;
 
--- name: wipe_by_token!(token_id)
+-- name: wipe_by_token(token_id)!
 DELETE FROM upstream_sessions WHERE token_id = :token_id;
 
--- name: list_wiped_by_thing!(now_us, tenant, thing)
+-- name: list_wiped_by_thing(now_us, tenant, thing)!
 INSERT INTO clearings (kind, target, since_us)
 SELECT 'session', upstream_id, :now_us FROM upstream_sessions WHERE tenant = :tenant AND thing = :thing AND thing <> '';
 
--- name: wipe_by_thing!(tenant, thing)
+-- name: wipe_by_thing(tenant, thing)!
 DELETE FROM upstream_sessions WHERE tenant = :tenant AND thing = :thing AND thing <> '';
 
--- name: list_wiped_by_tenant!(now_us, tenant)
+-- name: list_wiped_by_tenant(now_us, tenant)!
 INSERT INTO clearings (kind, target, since_us)
 SELECT 'session', upstream_id, :now_us FROM upstream_sessions WHERE tenant = :tenant;
 
--- name: wipe_by_tenant!(tenant)
+-- name: wipe_by_tenant(tenant)!
 DELETE FROM upstream_sessions WHERE tenant = :tenant;
 
--- name: add_clearing!(kind, target, now_us)
+-- name: add_clearing(kind, target, now_us)!
 INSERT INTO clearings (kind, target, since_us) VALUES (:kind, :target, :now_us);
 
 -- name: clearings(rows)
 SELECT id, kind, target, since_us FROM clearings ORDER BY id LIMIT :rows;
 
--- name: cleared!(id)
+-- name: cleared(id)!
 DELETE FROM clearings WHERE id = :id;
 
--- name: forget_upstream_sessions!()
+-- name: forget_upstream_sessions()!
 DELETE FROM upstream_sessions;
 
--- name: forget_clearings!()
+-- name: forget_clearings()!
 DELETE FROM clearings;
