@@ -27,8 +27,11 @@ _ID_BYTES: Final = 16
 _ID_CHARS: Final = 22  # 62**22 > 2**128
 
 _TOKEN: Final = re.compile(r"as(app|dev|gnd|adm|ref|sec)_[0-9A-Za-z]{49}")
-# Wider than a token, so that one with a typo, a lost end or another case is hidden too.
-_TOKEN_LIKE: Final = re.compile(r"(as(?:app|dev|gnd|adm|ref|sec)_)[0-9A-Za-z]{20,}", re.IGNORECASE)
+# Wider than a token, so that one with a typo, a lost end or another case is hidden too; and JWTs, whoever signed them.
+_TOKEN_LIKE: Final = re.compile(
+    r"(as(?:app|dev|gnd|adm|ref|sec)_)[0-9A-Za-z]{20,}|eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +96,12 @@ def new_id(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
 
 
 def holds_token(text: str) -> bool:
-    """Return whether `text` holds something that looks like a token, also one with a typo."""
+    """Return whether `text` holds something that looks like a token, also one with a typo, or like a JWT."""
     return _TOKEN_LIKE.search(text) is not None
 
 
 def redacted(text: str) -> str:
-    """Return `text` with everything that looks like a token cut to its kind, for logs and error messages."""
+    """Return `text` with everything that `holds_token` finds cut to the kind, for logs and error messages."""
     return _TOKEN_LIKE.sub(r"\1…", text)
 
 
