@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from fastapi import Depends
@@ -38,6 +38,7 @@ class Context:
     now_us: Callable[[], int]
     random: Callable[[int], bytes] = secrets.token_bytes
     max_body_bytes: int = 256 * 1024
+    owner_keys: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while one is deleted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,9 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         access = _access_of(self.openapi_extra or {}, self.path)
         handle = super().get_route_handler()
-        parameters = frozenset(field.alias for dependant in _flat(self.dependant) for field in dependant.query_params)
+        parameters = frozenset(
+            parameter.alias for dependant in _flat(self.dependant) for parameter in dependant.query_params
+        )
 
         async def guarded(request: Request) -> Response:
             caller: Caller = request.scope[CALLER]

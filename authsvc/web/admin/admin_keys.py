@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import Field
 
-from authsvc.core.errors import InvalidInput, NotFound
+from authsvc.core.errors import Conflict, InvalidInput, NotFound
 from authsvc.core.facts import AdminKey, AdminRole, TokenKind
 from authsvc.web.auth import Access, Reach
 from authsvc.web.listing import page_of
@@ -24,6 +24,7 @@ from authsvc.web.models import (
     Search,
     Text,
 )
+from authsvc.web.pages import MAX_LIMIT
 from authsvc.web.problems import forbidden
 from authsvc.web.routes import Call, Current, GuardedRoute, access
 
@@ -100,7 +101,23 @@ async def delete_admin_key(call: Current, id: IdInPath) -> None:
     key = await call.store.admin_keys.get(id)
     if call.caller.tenant is not None and key.tenant != call.caller.tenant:
         raise NotFound("admin key", id)
-    await call.settled(await call.store.admin_keys.delete(id))
+    async with call.context.owner_keys:  # of two owners that delete each other at once one stays
+        if key.tenant is None and key.role is AdminRole.OWNER and await _platform_owners(call) <= {id}:
+            raise Conflict(
+                "last_owner_key", "this is the last owner key that is bound to no tenant: make another first"
+            )
+        await call.settled(await call.store.admin_keys.delete(id))
+
+
+async def _platform_owners(call: Call) -> set[str]:
+    found: set[str] = set()
+    cursor: str | None = None
+    while True:
+        page = await call.store.admin_keys.list(limit=MAX_LIMIT, cursor=cursor)
+        found |= {key.id for key in page.items if key.tenant is None and key.role is AdminRole.OWNER}
+        cursor = page.next
+        if cursor is None:
+            return found
 
 
 async def _check_tenant(call: Call, tenant: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field, StringConstraints
 
+from authsvc.core.errors import InvalidInput
 from authsvc.core.facts import AdminRole
 from authsvc.core.policy import Action
 from authsvc.explain import Explanation, explain
@@ -105,6 +106,8 @@ class RefusalAnswer(Answer):
 @router.post("/tenants/{tenant}/explain", **access(VIEW))
 async def explain_decision(call: Current, tenant: KeyInPath, body: Question) -> ExplanationAnswer:
     """Explain what a client, a thing or a token may do, and by which rule; changes nothing."""
+    if sum(value is not None for value in (body.client_id, body.thing, body.token_id)) != 1:
+        raise InvalidInput("subject_unclear", "name one of `client_id`, `thing` and `token_id`")
     found = await explain(
         call.service,
         tenant,
