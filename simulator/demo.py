@@ -141,7 +141,7 @@ async def _revoke_live(api: Api, door: Door, thing: str, out: Console) -> bool:
         finally:
             await revocation
         out.print(
-            f"DELETE …/tokens/{token['id']}: connection closed {(time.monotonic() - asked) * 1000:.1f} ms after the request",
+            f"DELETE …/tokens/…: connection closed {(time.monotonic() - asked) * 1000:.1f} ms after the request",
             style="green",
         )
     finally:
