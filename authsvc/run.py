@@ -183,7 +183,7 @@ async def _supervised(work: Callable[[], Awaitable[None]], name: str, stop: asyn
     try:
         await work()
         if not stop.is_set():
-            raise RuntimeError(f"{name} ended by itself")
+            raise RuntimeError(f"{name} ended by itself")  # noqa: TRY301  # logged below like any other
     except Exception as error:
         log.critical("task_crashed", task=name, error=f"{type(error).__name__}: {error}")
         raise

@@ -42,7 +42,7 @@ class ServiceSection(Section):
 
 class MqttSection(Section):
     bind: str = DEFAULT_MQTT_BIND
-    """Address of the listener `default`, `host:port`; replaces that listener of the broker file."""
+    """Address of the listener `default`, `host:port`; set on purpose, it replaces that listener of a broker file."""
     broker_config: OptionalPath = None
     """An amqtt configuration file whose listeners are opened; empty for one listener on `bind`."""
     upstream: str = ""
