@@ -56,7 +56,7 @@ class Admission:
         for _ in range(ATTEMPTS):
             admitted = await gate.service.admit(request, peer=connection.peer, broker=gate.name)
             if isinstance(admitted, Refusal):
-                connection.refused(admitted, request, recorded=True)
+                connection.refused(admitted, request)
                 return
             async with gate.service.sessions.lock(admitted.principal, admitted.client_id):
                 if self._is_stale(admitted):  # before it ends anybody's connection
@@ -79,7 +79,7 @@ class Admission:
         await gate.released(admitted.principal, admitted.client_id)
         upstream = await gate.service.upstream_session(admitted)
         if isinstance(upstream, Refusal):
-            connection.refused(upstream, request, recorded=True)
+            connection.refused(upstream, request)
             return True
         upstream_id, clean = upstream
         gate.entered(upstream_id)

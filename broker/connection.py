@@ -132,11 +132,12 @@ class ClientConnection(asyncio.Protocol):
             try:
                 if self.inbound.feed(data):
                     self._heard_at = self._loop.time()
-            except MalformedPacket as problem:
-                self.broke_protocol(problem)
+            except Exception as problem:  # noqa: BLE001  # an accident never looks like a yes: it ends the connection
+                self._inbound_failed(problem)
                 return
-            if self.inbound.more:
-                self._next_turn()
+            if self.inbound.more and self._phase == OPEN:
+                self.hold(Hold.TURN)
+                self._loop.call_soon(self._go_on)
             self._check_buffer()
         elif self._phase == CONNECTING:
             self._connecting(data)
@@ -210,16 +211,15 @@ class ClientConnection(asyncio.Protocol):
         if len(early) > EARLY_BYTES:
             self.hold(Hold.ADMISSION)
 
-    def refused(self, refusal: Refusal, request: ConnectRequest | None, *, recorded: bool = False) -> None:
+    def refused(self, refusal: Refusal, request: ConnectRequest | None) -> None:
         """Answer a CONNECT with the code of the refusal, and leave."""
         if self._phase in (OPEN, ENDED):
             self.end(refusal.reason, Will.SEND)
             return
         reason = self.gate.throttled(self, refusal.reason)
         if reason is not refusal.reason:
-            refusal, recorded = Refusal(reason=reason, detail="too many failing CONNECTs from this address"), False
-        if not recorded:
-            self._note_refusal(refusal, request)
+            refusal = Refusal(reason=reason, detail="too many failing CONNECTs from this address")
+        self._note_refusal(refusal, request)
         self._leave(wire.encode_connack(connack_code(reason)))
 
     def _note_refusal(self, refusal: Refusal, request: ConnectRequest | None) -> None:
@@ -310,6 +310,13 @@ class ClientConnection(asyncio.Protocol):
         log.info("protocol_error", peer=self.peer, problem=str(problem))
         self.end(Reason.PROTOCOL_ERROR, Will.SEND, in_order=True)
 
+    def _inbound_failed(self, problem: Exception) -> None:
+        if isinstance(problem, MalformedPacket):
+            self.broke_protocol(problem)
+        else:
+            log.error("packet_failed", peer=self.peer, exc_info=problem)
+            self.end(Reason.PROTOCOL_ERROR, Will.SEND)
+
     def disconnected(self) -> None:
         """The client said DISCONNECT: its will is dropped (MQTT-3.14.4-3), and nothing after it is read."""
         self.will = None
@@ -337,11 +344,10 @@ class ClientConnection(asyncio.Protocol):
         if self._phase == OPEN or (self._phase == ENDED and self._farewell is not None):
             try:
                 self.outbound.feed(data)
-            except MalformedPacket as problem:
-                log.warning("upstream_protocol_error", problem=str(problem))
-                self.end(Reason.BROKER_UNAVAILABLE, Will.SEND)
+            except Exception as problem:  # noqa: BLE001
+                self._outbound_failed(problem)
                 return
-            if self.outbound.more:
+            if self.outbound.more and self._phase == OPEN:
                 self.link.pause()
                 self._loop.call_soon(self._deliver_more)
             self._check_buffer()
@@ -354,15 +360,21 @@ class ClientConnection(asyncio.Protocol):
             return
         try:
             self.outbound.go_on()
-        except MalformedPacket as problem:
-            log.warning("upstream_protocol_error", problem=str(problem))
-            self.end(Reason.BROKER_UNAVAILABLE, Will.SEND)
+        except Exception as problem:  # noqa: BLE001
+            self._outbound_failed(problem)
             return
         if self.outbound.more:
             self._loop.call_soon(self._deliver_more)
         elif self.is_open:
             self.link.resume()
         self._check_buffer()
+
+    def _outbound_failed(self, problem: Exception) -> None:
+        if isinstance(problem, MalformedPacket):
+            log.warning("upstream_protocol_error", peer=self.peer, problem=str(problem))
+        else:
+            log.error("delivery_failed", peer=self.peer, exc_info=problem)
+        self.end(Reason.BROKER_UNAVAILABLE, Will.SEND)
 
     def upstream_closed(self, error: Exception | None) -> None:  # noqa: ARG002
         self.link_closed = True
@@ -392,17 +404,13 @@ class ClientConnection(asyncio.Protocol):
                 if self.transport is not None and self._phase != ENDED:
                     self.transport.resume_reading()
 
-    def _next_turn(self) -> None:
-        self.hold(Hold.TURN)
-        self._loop.call_soon(self._go_on)
-
     def _go_on(self) -> None:
         if self._phase != OPEN:
             return
         try:
             self.inbound.go_on()
-        except MalformedPacket as problem:
-            self.broke_protocol(problem)
+        except Exception as problem:  # noqa: BLE001
+            self._inbound_failed(problem)
             return
         if self.inbound.more:
             self._loop.call_soon(self._go_on)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from authsvc.core.policy import Action, Decision, Memo
 from authsvc.core.reasons import Reason
-from authsvc.core.topics import shared_filter
 from authsvc.sessions import Will
 from broker import wire
 from broker.packet_ids import PendingSubscribe
@@ -153,7 +152,7 @@ class Inbound(Stream):
         if filter_.count("/") >= connection.limits.max_topic_levels:
             return Decision(allowed=False, reason=Reason.SUBSCRIPTION_LIMIT, rule=None)
         if filter_.startswith("$share/"):
-            if not connection.capabilities.shared_subscriptions or shared_filter(filter_) is None:
+            if not connection.capabilities.shared_subscriptions:  # never passed on as a literal
                 return Decision(allowed=False, reason=Reason.NO_RULE_MATCHES, rule=None)
         elif filter_.startswith("$") and not connection.capabilities.dollar_topics:
             return Decision(allowed=False, reason=Reason.NO_RULE_MATCHES, rule=None)

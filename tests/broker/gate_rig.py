@@ -1,0 +1,72 @@
+"""A gate with a scripted service in front of a real broker: what the tests of the gate hold in their hands."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from authsvc.service import Service
+from broker.gate import Gate
+from broker.limits import Limits
+from broker.listeners import Listener
+from broker.upstream import Upstream
+from tests.broker.raw_client import RawClient, close_all
+from tests.broker.scripted import EVERYTHING, OWN, ScriptedService
+from tests.broker.upstreams import started
+
+LOOPBACK = Listener(name="default", host="127.0.0.1", port=0)
+
+
+class Rig:
+    """Things `a` and `b` may use their own place, `spy` everything; the password is the thing's key."""
+
+    def __init__(self, gate: Gate, service: ScriptedService, upstream: Upstream, address: tuple[str, int]) -> None:
+        self.gate = gate
+        self.service = service
+        self.upstream = upstream
+        self.address = address
+
+    async def open(self) -> RawClient:
+        return await RawClient.open(self.address)
+
+    async def client(self, thing: str, client_id: str | None = None, **fields: Any) -> RawClient:
+        return await RawClient.connected(self.address, client_id or thing, thing, **fields)
+
+    async def spy(self) -> RawClient:
+        spy = await self.client("spy")
+        assert await spy.subscribe(("t/#", 2)) == [2]
+        return spy
+
+    async def seen_by(self, spy: RawClient) -> list[tuple[str, bytes]]:
+        """Return what the spy got until now: a message that comes last makes sure of it."""
+        await spy.publish("t/sentinel", qos=1)
+        return [(p.topic, p.payload) for p in await spy.deliveries_until("t/sentinel")]
+
+
+@asynccontextmanager
+async def rig_on(upstream: Upstream, *, limits: Limits | None = None, **options: Any) -> AsyncIterator[Rig]:
+    """Open a gate in front of a started upstream."""
+    service = ScriptedService({"a": OWN, "b": OWN, "spy": EVERYTHING})
+    gate = Gate(cast("Service", service), upstream, limits or Limits(), **options)
+    address = await gate.listen(LOOPBACK)
+    try:
+        yield Rig(gate, service, upstream, address)
+    finally:
+        await close_all()
+        await gate.close()
+
+
+@pytest.fixture(params=["amqtt", "mosquitto"])
+async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Upstream]:
+    async with started(request.param, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def rig(upstream: Upstream) -> AsyncIterator[Rig]:
+    async with rig_on(upstream) as running:
+        yield running
