@@ -75,15 +75,13 @@ def built_in_rules(kind: ThingKind) -> tuple[Rule, ...]:
 
 def ground_token_rules(access: GroundAccess) -> tuple[Rule, ...]:
     """Return the rules of a ground token with `access`."""
-    read = (_allow(RuleAction.SUBSCRIBE, "{tenant}/{ground}/#"),)
-    write = (_allow(RuleAction.PUBLISH, "{tenant}/{ground}/+/command/#"),)
-    match access:
-        case GroundAccess.READ:
-            return read
-        case GroundAccess.WRITE:
-            return write
-        case GroundAccess.READ_WRITE:
-            return read + write
+    read = _allow(RuleAction.SUBSCRIBE, "{tenant}/{ground}/#")
+    write = _allow(RuleAction.PUBLISH, "{tenant}/{ground}/+/command/#")
+    return {
+        GroundAccess.READ: (read,),
+        GroundAccess.WRITE: (write,),
+        GroundAccess.READ_WRITE: (read, write),
+    }[access]
 
 
 def uses_client_variable(

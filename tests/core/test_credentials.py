@@ -132,6 +132,7 @@ def test_no_repr_and_no_refusal_shows_a_secret(username, password):
 def test_the_repr_of_a_request_still_tells_what_is_no_secret():
     """Whoever reads a trace needs the client id and the username."""
     assert repr(ConnectRequest(client_id="c1", clean_session=False)) == (
-        "ConnectRequest(client_id='c1', clean_session=False, username=None, password=none, will=None, keep_alive_s=0, level=4)"
+        "ConnectRequest(client_id='c1', clean_session=False, "
+        "username=None, password=none, will=None, keep_alive_s=0, level=4)"
     )
     assert "username='gw-1', password=hidden" in repr(request("gw-1", APP))

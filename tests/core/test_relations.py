@@ -1,7 +1,7 @@
 """`matches`, `covers` and `overlaps` against brute force: all filters up to 4 levels, all topics up to 5."""
 
 import re
-from functools import lru_cache
+from functools import cache
 from itertools import product
 
 import pytest
@@ -35,7 +35,7 @@ def all_filters(depth, levels=FILTER_LEVELS):
     return [f for f in plain + hashed if f != ("",)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def pattern_of(filter_):
     """Return the filter as a regular expression: another road to the same meaning, written from section 4.7."""
     levels = filter_.split("/")
@@ -47,7 +47,7 @@ def pattern_of(filter_):
     return re.compile(("(?!\\$)" if levels[0] in "+#" and levels[0] else "") + text)
 
 
-@lru_cache(maxsize=None)
+@cache
 def mask_of(filter_, topics):
     """Return the set of topics that match, one bit each."""
     match = pattern_of(filter_).fullmatch

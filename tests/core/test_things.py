@@ -96,8 +96,9 @@ def test_a_plan_holds_the_thing_as_the_token_says_it_should_be():
     """Definition, ground, tags, security tags, licence and quota come from the token, never from the client."""
     assert plan() == Plan(
         thing=Thing(
-            tenant="acme", key="gw-9", name="gw-9", definition="gateway", ground="hall", tags=("a",), security_tags=("s",),
-            token_id="tok1", license="lic", first_seen_us=1000, last_seen_us=1000, created_at_us=1000,
+            tenant="acme", key="gw-9", name="gw-9", definition="gateway", ground="hall",
+            tags=("a",), security_tags=("s",), token_id="tok1", license="lic",
+            first_seen_us=1000, last_seen_us=1000, created_at_us=1000,
         ),
         license="lic",
         max_things=5,

@@ -60,9 +60,9 @@ def test_one_wrong_character_anywhere_is_refused_without_a_look_up(place):
 @pytest.mark.parametrize(
     "text",
     [
-        "", GOOD[:-1], GOOD + "a", GOOD + "=", GOOD + "\n", GOOD + " ", " " + GOOD, "\t" + GOOD, GOOD.upper(), GOOD.lower(),
-        GOOD.swapcase(), GOOD + "\0", "\ufeff" + GOOD, GOOD.replace("asapp", "asdev"), GOOD + GOOD, "é" * 55, "\ud800" * 55,
-        b"", b"\xff" * 55, GOOD.encode() + b"\n", GOOD.encode("utf-16"),
+        "", GOOD[:-1], GOOD + "a", GOOD + "=", GOOD + "\n", GOOD + " ", " " + GOOD, "\t" + GOOD, GOOD.upper(),
+        GOOD.lower(), GOOD.swapcase(), GOOD + "\0", "\ufeff" + GOOD, GOOD.replace("asapp", "asdev"), GOOD + GOOD,
+        "é" * 55, "\ud800" * 55, b"", b"\xff" * 55, GOOD.encode() + b"\n", GOOD.encode("utf-16"),
     ],
     ids=count(),
 )  # fmt: skip
