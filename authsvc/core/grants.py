@@ -65,6 +65,7 @@ class LeftOut:
 
     id: str
     effect: Effect
+    action: RuleAction
     topic: str
     code: str
     detail: str

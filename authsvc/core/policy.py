@@ -130,9 +130,15 @@ def compile_grant(
         try:
             compiled.append(_compile(rule_id, rule, wall=wall, values=values, sets=sets))
         except InvalidInput as error:
-            left_out.append(
-                LeftOut(id=rule_id, effect=rule.effect, topic=rule.topic, code=error.code, detail=error.detail)
+            left = LeftOut(
+                id=rule_id,
+                effect=rule.effect,
+                action=rule.action,
+                topic=rule.topic,
+                code=error.code,
+                detail=error.detail,
             )
+            left_out.append(left)
             if rule.effect is Effect.DENY and error.code not in _VOID:
                 broken_denies.add(rule.action)
     used = {level for rule in compiled for level in rule.filter.sets}
