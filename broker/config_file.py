@@ -60,8 +60,8 @@ def parse_broker_config(content: Mapping[str, Any], *, where: str, folder: Path)
     Raises:
         InvalidInput: with the name `where` and the key in its message.
     """
+    check_amqtt_config({str(key): value for key, value in content.items() if key != "listeners"}, where=where)
     rest = {_underscored(key): value for key, value in content.items() if key != "listeners"}
-    check_amqtt_config(rest, where=where)
     listeners = content.get("listeners", {"default": {}})
     if not isinstance(listeners, Mapping) or not listeners:
         raise _invalid(where, "listeners", "must be a mapping of names to listeners")

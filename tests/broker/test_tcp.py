@@ -1,4 +1,4 @@
-"""A broker behind the gate by TCP, with a real Mosquitto: sessions, backpressure, losses, and the gate's own errands."""
+"""A broker behind the gate by TCP, with a real Mosquitto: sessions, backpressure, losses, the gate's own errands."""
 
 from __future__ import annotations
 
