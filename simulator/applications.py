@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiomqtt
 
@@ -52,6 +53,17 @@ class Application:
         self._ledger.acknowledged[command.id] = self._ledger.now_s()
 
 
+def broken_connections_are_in_the_ledger(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Exception handler of a loop: a future of aiomqtt that nobody asked after is no news, everything else is."""
+    if not isinstance(context.get("exception"), aiomqtt.MqttError):
+        loop.default_exception_handler(context)
+
+
+def _code(granted: object) -> int:
+    """Return the SUBACK's code, which paho gives as a number or as an object, by version."""
+    return int(getattr(granted, "value", granted))  # type: ignore[call-overload,no-any-return]
+
+
 @asynccontextmanager
 async def application(name: str, door: Door, token: str, place: Place, ledger: Ledger) -> AsyncIterator[Application]:
     """Yield a connected application that reads `place`; leaving disconnects it in order.
@@ -75,7 +87,7 @@ async def application(name: str, door: Door, token: str, place: Place, ledger: L
         connected = True
         ledger.connack[name] = 0
         codes = await client.subscribe(place.everything, qos=1)
-        ledger.granted[name] = [(place.everything, int(str(codes[0])) if codes else 0x80)]
+        ledger.granted[name] = [(place.everything, _code(codes[0]) if codes else 0x80)]
     except aiomqtt.MqttError as error:
         ledger.connack.setdefault(name, -1)
         ledger.notes.append(f"{name}: {error}")

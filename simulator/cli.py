@@ -23,7 +23,7 @@ app = typer.Typer(
     name="simulator",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
     epilog=example_of("simulator run quickstart"),
 )
 

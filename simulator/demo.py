@@ -175,7 +175,7 @@ async def go_on(service: Service, out: Console) -> None:
         out.print(line, soft_wrap=True)
 
 
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(epilog=example_of("make demo ARGS=--once"))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from authsvc.cli.problems import CommandFailed
 from simulator import modules, oracle, report
-from simulator.applications import Application, application
+from simulator.applications import Application, application, broken_connections_are_in_the_ledger
 from simulator.attackers import Target, attack
 from simulator.gateways import Gateway, will_id
 from simulator.ledger import Ledger
@@ -80,6 +80,7 @@ async def run(scenario: Scenario, where: Where, *, seed: int | None = None, say:
         CommandFailed: what the run needs could not be provisioned, so nothing was tried.
     """
     planned = plan(scenario, scenario.seed if seed is None else seed)
+    asyncio.get_running_loop().set_exception_handler(broken_connections_are_in_the_ledger)
     async with Api(where.url, where.key, where.tenant) as api:
         this = _Run(scenario=scenario, planned=planned, where=where, api=api, say=say)
         with _interruptible() as stop:
