@@ -15,6 +15,7 @@ from authsvc.core.reasons import Reason
 from authsvc.core.things import Bind, Plan
 from authsvc.granting import Granted, Granting
 from authsvc.sessions import Admitted
+from authsvc.sets import Sets
 from authsvc.store import Store
 
 ATTEMPTS = 3  # an admission that others keep overtaking gives up: CONNACK 3
@@ -39,6 +40,7 @@ class Admission:
         store: Store,
         facts: Facts,
         granting: Granting,
+        sets: Sets,
         feed: ChangeFeed,
         now_us: Callable[[], int],
         new_id: Callable[[], str],
@@ -47,6 +49,7 @@ class Admission:
         self._store = store
         self._facts = facts
         self._granting = granting
+        self._sets = sets
         self._feed = feed
         self._now_us = now_us
         self._new_id = new_id
@@ -204,6 +207,8 @@ class Admission:
             return written.value
         if plan is not None and (written.position == 0 or _place_of(written.value) != _place_of(plan.thing)):
             return None  # somebody else registered it first: it is a known thing now
+        if plan is not None and self._feed.position < written.position:
+            self._sets.joined(plan.thing.tenant, plan.thing.ground, plan.thing.key)
         if written.position == 0:
             return frozenset()  # another connection bound the same client id
         return frozenset(range(written.first, written.position + 1))

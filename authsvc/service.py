@@ -84,6 +84,7 @@ class Service:
             store=store,
             facts=self.facts,
             granting=self.granting,
+            sets=self.sets,
             feed=self.feed,
             now_us=now_us,
             new_id=self.new_id,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
-from authsvc.core.facts import Change, KeySet, Kind
+from authsvc.core.facts import Change, KeySet, Kind, ThingState
 from authsvc.locks import KeyedLocks
 from authsvc.store import Store
 
@@ -42,6 +42,12 @@ class Sets:
     async def members_of(self, tenant: str, ground: str) -> KeySet:
         """Return the set of the ground's things. Raises StoreUnavailable."""
         return await self._get(_Owner(Kind.GROUND, tenant, ground))
+
+    def joined(self, tenant: str, ground: str, thing: str) -> None:
+        """Take a registration whose change is not applied yet: the thing may use its grant at once."""
+        known = self._sets.get(_Owner(Kind.GROUND, tenant, ground))
+        if known is not None:
+            known.add(thing)
 
     def apply(self, change: Change) -> None:
         """Let things join and leave the sets that are in use or being read."""
@@ -97,9 +103,12 @@ def _moves(change: Change) -> Iterator[_Move]:
     elif change.op == "moved":
         yield from _both(tenant, key, ground=detail.get("from"), gateway=None, joins=False)
         yield from _both(tenant, key, ground=detail.get("to"), gateway=None, joins=True)
+    elif change.op in ("blocked", "unblocked"):  # nobody speaks for a blocked module; it stays where it is
+        yield from _both(tenant, key, ground=None, gateway=detail.get("gateway"), joins=change.op == "unblocked")
     if change.op != "deleted":
         yield from _both(tenant, key, ground=None, gateway=detail.get("gateway_from"), joins=False)
-        yield from _both(tenant, key, ground=None, gateway=detail.get("gateway_to"), joins=True)
+        if detail.get("state") != ThingState.BLOCKED:
+            yield from _both(tenant, key, ground=None, gateway=detail.get("gateway_to"), joins=True)
 
 
 def _both(tenant: str, thing: str, *, ground: object, gateway: object, joins: bool) -> Iterator[_Move]:

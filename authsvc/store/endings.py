@@ -113,7 +113,12 @@ def set_gateway(tx: Transaction, thing: Thing, gateway: str) -> Thing:
     after = replace(thing, gateway=gateway)
     if after != thing:
         tx.run("update_thing", **thing_values(after))
-        detail = {"fields": ["gateway"], "gateway_from": thing.gateway, "gateway_to": gateway}
+        detail = {
+            "fields": ["gateway"],
+            "gateway_from": thing.gateway,
+            "gateway_to": gateway,
+            "state": after.state.value,
+        }
         tx.change(thing_name(thing), "updated", detail)
     return after
 

@@ -68,6 +68,9 @@ class World:
         await self.service.start()
         self._task = asyncio.create_task(self.service.run(), name="service")
 
+    async def start_again(self) -> None:
+        self._task = asyncio.create_task(self.service.run(), name="service")
+
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()

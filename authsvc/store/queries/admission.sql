@@ -52,9 +52,10 @@ FROM retired
 WHERE tenant = :tenant AND key = :key;
 
 -- name: modules_of(tenant, gateway)
+-- Nobody speaks for a blocked module.
 SELECT key
 FROM things
-WHERE tenant = :tenant AND gateway = :gateway AND gateway <> '';
+WHERE tenant = :tenant AND gateway = :gateway AND gateway <> '' AND state = 'active';
 
 -- name: members_of(tenant, ground)
 SELECT key
