@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 OnDeniedPublish = Literal["drop", "disconnect"]
 
-CLOSE_WITHIN_S = 4.5
+CLOSE_WITHIN_S = 3.5  # of a connection's farewell; the rest of the end takes time too
 
 
 class Gate:
