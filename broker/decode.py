@@ -248,7 +248,7 @@ def check_filter_bytes(raw: bytes) -> str:
         hash_at = filter_.index("#")
         if hash_at != len(filter_) - 1 or (hash_at and filter_[hash_at - 1] != "/"):
             raise MalformedPacket("MQTT-4.7.1-2", "'#' must be a whole level and the last one")
-    if "+" in filter_ and any("+" in part and part != "+" for part in filter_.split("/")):
+    if "+" in filter_ and filter_ != "+" and any("+" in part and part != "+" for part in filter_.split("/")):
         raise MalformedPacket("MQTT-4.7.1-3", "'+' must be a whole level")
     return filter_
 
@@ -257,7 +257,7 @@ def _topic_text(raw: bytes) -> str:
     if not raw:
         raise MalformedPacket("MQTT-4.7.3-1", "an empty topic")
     text = _text(raw, "MQTT-1.5.3-1", nul="MQTT-4.7.3-2")
-    if _CONTROL.search(text):
+    if not text.isprintable() and _CONTROL.search(text):  # what is printable holds no control character: most end here
         raise MalformedPacket("1.5.3", "a control character in a topic")
     return text
 

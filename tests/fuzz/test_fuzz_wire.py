@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from unicodedata import category
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -165,3 +166,35 @@ def test_stream_of_packets_is_the_same_in_any_split(packets, cuts):
 def test_run_is_what_the_strict_parsers_would_have_passed(packets, retain, max_count, tail):
     """The scanner agrees with the parsers packet by packet, however the chunk goes on."""
     check_scanner(b"".join(map(encode, packets)) + tail, retain=retain, max_count=max_count)
+
+
+any_text = st.text(
+    st.sampled_from("ab/+#$") | st.characters(exclude_categories=["Cs"]) | st.characters(categories=["Cc", "Zs", "Cf"]),
+    max_size=12,
+)
+
+
+def accepted(check, raw):
+    try:
+        return check(raw)
+    except wire.MalformedPacket:
+        return None
+
+
+@fuzz
+@given(any_text)
+def test_topic_name_is_accepted_exactly_when_the_rules_say_so(topic):
+    """Not empty, no wildcard, no control character; and what is accepted is not changed."""
+    fine = bool(topic) and not any(c in "+#" or category(c) == "Cc" for c in topic)
+    assert accepted(wire.check_topic_bytes, topic.encode()) == (topic if fine else None)
+
+
+@fuzz
+@given(any_text)
+def test_topic_filter_is_accepted_exactly_when_the_rules_say_so(filter_):
+    """Not empty, no control character, `#` alone and last, `+` alone in its level."""
+    levels = filter_.split("/")
+    fine = bool(filter_) and not any(category(c) == "Cc" for c in filter_)
+    fine = fine and not any("#" in level and (level != "#" or i < len(levels) - 1) for i, level in enumerate(levels))
+    fine = fine and not any("+" in level and level != "+" for level in levels)
+    assert accepted(wire.check_filter_bytes, filter_.encode()) == (filter_ if fine else None)
