@@ -194,12 +194,11 @@ async def test_a_broker_that_does_not_answer_is_unreachable_within_ping_and_time
 async def test_a_port_that_speaks_another_protocol_is_an_error():
     """What answers without a CONNACK is not taken for a broker."""
 
-    async def answer(reader, writer):
-        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await reader.read()
-        writer.close()
+    class Answer(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(Answer, "127.0.0.1", 0)
     upstream = TcpUpstream("127.0.0.1", server.sockets[0].getsockname()[1], connect_timeout_s=1.0)
     with pytest.raises(UpstreamUnavailable):
         await upstream.connect(Owner(), A, clean=True)
