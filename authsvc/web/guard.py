@@ -1,4 +1,4 @@
-"""The outermost layer: a request id for every answer, the last resort for what nobody foresaw, and safe headers."""
+"""The outermost layers: a request id and safe headers for every answer, and the last resort for what nobody foresaw."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from authsvc.web.problems import internal, of_error
 
 _log = structlog.get_logger(__name__)
 _FRAMES = 6  # of the traceback that the log keeps
+_REQUEST_ID = "authsvc.request_id"
 
 
 class Guard:
-    """ASGI middleware: turns an exception into a 500 problem, and logs where it happened but none of its words.
+    """ASGI middleware: gives every answer an id and headers that keep it out of caches and guesses.
 
-    The words of an exception may hold what a caller sent (pydantic, SQL drivers): only its type and the places of the
-    innermost frames are logged. Answers under ``/v1`` are never stored by caches, whether or not they show a secret.
+    Nothing under ``/v1`` may be stored, whether or not it shows a secret.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -30,13 +30,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
-        started = False
+        request_id = scope[_REQUEST_ID] = secrets.token_hex(8)
 
-        async def guarded_send(message: Message) -> None:
-            nonlocal started
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                started = True
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -44,15 +41,38 @@ class Guard:
                     headers["Cache-Control"] = "no-store"
             await send(message)
 
+        await self._app(scope, receive, send_with_headers)
+
+
+class Rescue:
+    """ASGI middleware: turns an exception into a 500 problem, and logs where it happened but none of its words.
+
+    The words of an exception may hold what a caller sent (pydantic, SQL drivers): only its type and the places of the
+    innermost frames are logged.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
         try:
-            await self._app(scope, receive, guarded_send)
-        except Exception as error:  # noqa: BLE001  # the last resort
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
             problem = of_error(error) if isinstance(error, AuthsvcError) else None
             if problem is None:
-                problem = internal(request_id)
+                problem = internal(scope[_REQUEST_ID])
                 _log.error(
                     "request_failed",
-                    request_id=request_id,
+                    request_id=scope[_REQUEST_ID],
                     method=scope["method"],
                     error=type(error).__name__,
                     where=[
@@ -61,5 +81,5 @@ class Guard:
                     ],
                 )
             if started:  # half an answer is out: only cutting the connection tells the client
-                raise RuntimeError(f"request {request_id} failed after its answer had begun") from None
-            await problem.response()(scope, receive, guarded_send)
+                raise RuntimeError(f"request {scope[_REQUEST_ID]} failed after its answer had begun") from None
+            await problem.response()(scope, receive, send)

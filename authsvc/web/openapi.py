@@ -8,27 +8,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from authsvc.web.problems import MEDIA_TYPE, ProblemBody
+from authsvc.web.problems import MEANINGS, MEDIA_TYPE, PROBLEM_REF, ProblemBody
 
-_PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
-_MEANINGS = {
-    401: "no valid admin key",
-    403: "the key's role or tenant does not allow this",
-    404: "no such object, or not one that the key can see",
-    408: "the body came too slowly",
-    409: "contradicts what is stored",
-    413: "the body is too large",
-    415: "the body is not JSON",
-    422: "a value is wrong; `errors` says where",
-    500: "an error of the service; the log has more under `request_id`",
-    503: "the store cannot be read, or not be written, just now",
-}
 _BODY_ONLY = frozenset({408, 413, 415})
-
-PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"description": meaning, "content": {MEDIA_TYPE: {"schema": _PROBLEM_REF}}}
-    for status, meaning in _MEANINGS.items()
-}
 
 _DESCRIPTION = """Things, tokens and access rules of an MQTT broker.
 
@@ -60,7 +42,7 @@ def _exact(item: dict[str, Any]) -> dict[str, Any]:
     for operation in item.values():
         operation["security"] = [{"adminKey": []}]
         with_body = "requestBody" in operation
-        for status in _MEANINGS:
+        for status in MEANINGS:
             if status in _BODY_ONLY and not with_body:
                 operation["responses"].pop(str(status), None)
         if with_body:  # RFC 7396 has a media type of its own; both are taken
@@ -93,7 +75,7 @@ def _probes() -> dict[str, Any]:
         }
 
     status = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
-    not_ready = {"description": "no; `reasons` says why", "content": {MEDIA_TYPE: {"schema": _PROBLEM_REF}}}
+    not_ready = {"description": "no; `reasons` says why", "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}}}
     return {
         "/healthz": probe("Tell whether the process answers", status),
         "/readyz": probe("Tell whether clients can be served", status, **{"503": not_ready}),

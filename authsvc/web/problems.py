@@ -31,6 +31,26 @@ RETRY_AFTER_S = 1  # a lock is over within a second or so; a lost file is looked
 _SHOWN_FIELDS = 50  # of a body with thousands of wrong fields the first are enough
 
 
+PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
+MEANINGS = {
+    401: "no valid admin key",
+    403: "the key's role or tenant does not allow this",
+    404: "no such object, or not one that the key can see",
+    408: "the body came too slowly",
+    409: "contradicts what is stored",
+    413: "the body is too large",
+    415: "the body is not JSON",
+    422: "a value is wrong; `errors` says where",
+    500: "an error of the service; the log has more under `request_id`",
+    503: "the store cannot be read, or not be written, just now",
+}
+
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": meaning, "content": {MEDIA_TYPE: {"schema": PROBLEM_REF}}}
+    for status, meaning in MEANINGS.items()
+}
+
+
 class FieldError(BaseModel):
     """One wrong value: where (`rules.0.topic`), a stable code and what to do about it."""
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from fastapi import Depends
+from fastapi import APIRouter, Depends
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from authsvc.core import tokens
 from authsvc.core.errors import NotFound
 from authsvc.core.facts import AdminRole, TokenKind
 from authsvc.web.auth import CALLER, Access, Caller, Reach
-from authsvc.web.problems import Problem, invalid, validation_problem
+from authsvc.web.problems import PROBLEM_RESPONSES, Problem, invalid, validation_problem
 
 if TYPE_CHECKING:
     from authsvc.service import Service
@@ -105,6 +105,16 @@ class GuardedRoute(APIRoute):
                 raise validation_problem(error, patch=request.method == "PATCH") from None
 
         return guarded
+
+
+def resource(tag: str) -> APIRouter:
+    """Return a router for one resource: every route guarded, every problem documented, ids as the functions' names."""
+    return APIRouter(
+        tags=[tag],
+        route_class=GuardedRoute,
+        responses=PROBLEM_RESPONSES,
+        generate_unique_id_function=lambda route: route.name,
+    )
 
 
 def access(required: Access) -> dict[str, Any]:

@@ -28,8 +28,8 @@ class World:
     service: Service
     app: object
     client: httpx.AsyncClient
-    keys: dict[str, str] = field(default_factory=dict)
-    secrets: list[str] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict, repr=False)
+    secrets: list[str] = field(default_factory=list, repr=False)
 
     async def call(self, method: str, path: str, *, key: str | None = "owner", **more) -> httpx.Response:
         """Send one request with the named key (None: no key) and return the answer."""

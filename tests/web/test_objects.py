@@ -294,7 +294,7 @@ async def test_the_tenant_key_me_is_reserved(tenants):
     assert (answer.status_code, answer.json()["code"]) == (422, "key_reserved")
 
 
-async def test_readiness_names_what_is_missing(tenants):
+async def test_readiness_names_what_is_missing(tenants, tmp_path):
     """200 only when store, feed and every named check are well; else 503 with reasons, for anybody to read."""
     import httpx
 
@@ -309,7 +309,14 @@ async def test_readiness_names_what_is_missing(tenants):
         broken["upstream"] = None
         assert (await client.get("/readyz")).status_code == 200
         assert (await client.get("/healthz")).json() == {"status": "ok"}
-        await tenants.store.close()
-        answer = await client.get("/readyz")
+        for file in tmp_path.glob("authsvc.db*"):
+            file.unlink()
+        async with asyncio.timeout(5):
+            while (answer := await client.get("/readyz")).status_code == 200:
+                await asyncio.sleep(0.02)
         assert answer.status_code == 503
-        assert "store" in answer.json()["reasons"]
+        assert answer.json()["reasons"].keys() >= {"store"}
+        assert str(tmp_path) not in answer.text
+    answer = await tenants.call("GET", f"{T}/things")
+    assert (answer.status_code, answer.json()["code"]) == (503, "store_unavailable")
+    assert str(tmp_path) not in answer.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from authsvc.core.errors import Conflict, InvalidInput, NotFound
@@ -26,9 +25,9 @@ from authsvc.web.models import (
 )
 from authsvc.web.pages import MAX_LIMIT
 from authsvc.web.problems import forbidden
-from authsvc.web.routes import Call, Current, GuardedRoute, access
+from authsvc.web.routes import Call, Current, access, resource
 
-router = APIRouter(tags=["admin keys"], route_class=GuardedRoute)
+router = resource("admin keys")
 
 RoleName = Literal["owner", "operator", "viewer"]
 OWNERS = Access(role=AdminRole.OWNER, reach=Reach.ANY)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from authsvc.core.facts import Token, TokenKind
@@ -32,9 +31,9 @@ from authsvc.web.models import (
     Time,
 )
 from authsvc.web.problems import forbidden
-from authsvc.web.routes import Call, Current, GuardedRoute, access
+from authsvc.web.routes import Call, Current, access, resource
 
-router = APIRouter(tags=["app tokens"], route_class=GuardedRoute)
+router = resource("app tokens")
 
 PLATFORM_PREFIX = "platform/"
 

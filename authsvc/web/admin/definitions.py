@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from authsvc.core.facts import BindClientId, ModulePolicy, ThingDefinition, ThingKind
@@ -28,10 +27,10 @@ from authsvc.web.models import (
     Text,
     rules_of,
 )
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 from authsvc.web.rules import checked_rules
 
-router = APIRouter(tags=["thing definitions"], route_class=GuardedRoute)
+router = resource("thing definitions")
 
 KindName = Literal["thing", "gateway", "module"]
 BindName = Literal["app_token", "always", "never"]

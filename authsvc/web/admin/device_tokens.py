@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from authsvc.core.facts import Token, TokenKind
@@ -26,9 +25,9 @@ from authsvc.web.models import (
     Text,
     Time,
 )
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 
-router = APIRouter(tags=["device tokens"], route_class=GuardedRoute)
+router = resource("device tokens")
 
 
 class DeviceTokenNew(Body):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field, StringConstraints
 
 from authsvc.core.errors import InvalidInput
@@ -14,9 +14,9 @@ from authsvc.explain import Explanation, explain
 from authsvc.refusals import RefusalRecord
 from authsvc.web.auth import VIEW, Access, Reach
 from authsvc.web.models import DEFAULT_PAGE, Answer, Body, Instant, Items, Key, KeyInPath, Limit, Topic
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 
-router = APIRouter(tags=["explaining"], route_class=GuardedRoute)
+router = resource("explaining")
 
 ActionName = Literal["publish", "subscribe", "deliver"]
 ClientId = Annotated[str, StringConstraints(min_length=1, max_length=256)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from authsvc.core.facts import Ground
@@ -22,9 +21,9 @@ from authsvc.web.models import (
     Search,
     Text,
 )
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 
-router = APIRouter(tags=["grounds"], route_class=GuardedRoute)
+router = resource("grounds")
 
 
 class GroundNew(Body):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from authsvc.core.facts import License
@@ -22,9 +21,9 @@ from authsvc.web.models import (
     Limit,
     Search,
 )
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 
-router = APIRouter(tags=["licenses"], route_class=GuardedRoute)
+router = resource("licenses")
 
 
 class LicenseNew(Body):

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from authsvc.web.admin.things import ThingAnswer
 from authsvc.web.auth import OPERATE, VIEW
 from authsvc.web.listing import page_of
 from authsvc.web.models import DEFAULT_PAGE, Body, Cursor, Items, Key, KeyInPath, Limit, Search, Text
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 
-router = APIRouter(tags=["modules"], route_class=GuardedRoute)
+router = resource("modules")
 
 
 class ModuleNew(Body):

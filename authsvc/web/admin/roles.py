@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from authsvc.core.facts import AdminRole, Role
@@ -29,10 +28,10 @@ from authsvc.web.models import (
     Text,
     rules_of,
 )
-from authsvc.web.routes import Call, Current, GuardedRoute, access
+from authsvc.web.routes import Call, Current, access, resource
 from authsvc.web.rules import checked_rules
 
-router = APIRouter(tags=["roles"], route_class=GuardedRoute)
+router = resource("roles")
 
 PLATFORM = ""  # the tenant of platform roles in the store
 PLATFORM_VIEW = Access(role=AdminRole.VIEWER, reach=Reach.PLATFORM)

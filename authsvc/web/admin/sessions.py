@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 
 from authsvc.core.errors import NotFound
 from authsvc.core.reasons import Reason
@@ -13,9 +13,9 @@ from authsvc.store import Page
 from authsvc.web.auth import OPERATE, VIEW
 from authsvc.web.listing import page_of
 from authsvc.web.models import DEFAULT_PAGE, Answer, Cursor, IdInPath, Instant, Items, KeyFilter, KeyInPath, Limit
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 
-router = APIRouter(tags=["sessions"], route_class=GuardedRoute)
+router = resource("sessions")
 
 
 class SessionAnswer(Answer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from authsvc.core.errors import InvalidInput
@@ -28,9 +27,9 @@ from authsvc.web.models import (
     or_default,
 )
 from authsvc.web.problems import forbidden
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 
-router = APIRouter(tags=["tenants"], route_class=GuardedRoute)
+router = resource("tenants")
 
 
 class TenantNew(Body):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
 from authsvc.core.errors import NotFound
@@ -29,9 +29,9 @@ from authsvc.web.models import (
     Tags,
     Text,
 )
-from authsvc.web.routes import Current, GuardedRoute, access
+from authsvc.web.routes import Current, access, resource
 
-router = APIRouter(tags=["things"], route_class=GuardedRoute)
+router = resource("things")
 
 StateName = Literal["active", "blocked"]
 
