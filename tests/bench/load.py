@@ -60,7 +60,9 @@ def _exactly(sock: socket.socket, count: int) -> bytes:
     return data
 
 
-def pump(publisher: socket.socket, subscriber: socket.socket, topic: str, *, qos: int, total: int, window: int) -> float:
+def pump(
+    publisher: socket.socket, subscriber: socket.socket, topic: str, *, qos: int, total: int, window: int
+) -> float:
     """Send `total` messages through the broker, at most `window` of them under way; return messages per second.
 
     The clock runs from the first byte sent to the last byte received. Raises TimeoutError after 60 s without progress.
@@ -74,7 +76,11 @@ def pump(publisher: socket.socket, subscriber: socket.socket, topic: str, *, qos
     acks = b""
     started = time.perf_counter()
     while receive.count < total or (qos and publish.acked < total):
-        if not outgoing and sent < total and sent - min(receive.count, publish.acked if qos else total) <= window - CHUNK:
+        if (
+            not outgoing
+            and sent < total
+            and sent - min(receive.count, publish.acked if qos else total) <= window - CHUNK
+        ):
             count = min(CHUNK, total - sent)
             outgoing = publish.chunk(sent, count)
             sent += count
@@ -110,9 +116,7 @@ class _Publisher:
         self.acked = 0
         self._tail = 0
         ids = range(60_000 if qos else CHUNK)
-        packets = [
-            wire.encode_publish(topic, PAYLOAD, qos=qos, packet_id=i + 1 if qos else None) for i in ids
-        ]
+        packets = [wire.encode_publish(topic, PAYLOAD, qos=qos, packet_id=i + 1 if qos else None) for i in ids]
         self._size = len(packets[0])
         self._all = b"".join(packets)
         self._count = len(packets)

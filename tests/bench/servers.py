@@ -105,7 +105,7 @@ def authsvc(*, upstream: Address | None = None, data: Path | None = None) -> Ite
     mqtt, http = free_port(), free_port()
     token = tokens.mint(TokenKind.ADMIN)
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "authsvc.cli", "up", "--data", str(data or folder)]
+        command = [str(Path(sys.executable).with_name("authsvc")), "up", "--data", str(data or folder)]
         command += ["--mqtt-bind", f"127.0.0.1:{mqtt}", "--http-bind", f"127.0.0.1:{http}"]
         if upstream:
             command += ["--upstream", f"{upstream[0]}:{upstream[1]}"]

@@ -1,0 +1,39 @@
+"""`python -m tests.bench [NAME…]`: run the benchmarks (all of them by default) and print the performance table."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Callable, Iterable
+
+from tests.bench import admission, decisions, load, memory, traffic
+from tests.bench.table import HEAD, Row
+
+BENCHMARKS: dict[str, Callable[[], Iterable[Row]]] = {
+    "decisions": decisions.run,
+    "admission": admission.run,
+    "embedded": traffic.embedded,
+    "tcp": traffic.tcp,
+    "memory": memory.run,
+    "scale": admission.scale,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHMARKS)}")
+    chosen = parser.parse_args().names or list(BENCHMARKS)
+    if unknown := [name for name in chosen if name not in BENCHMARKS]:
+        parser.error(f"no benchmark {', '.join(f'`{name}`' for name in unknown)}; there are {', '.join(BENCHMARKS)}")
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f} before")
+    print(f"generator alone: {load.ceiling():,.0f} messages/s\n")
+    print(HEAD)
+    for name in chosen:
+        for row in BENCHMARKS[name]():
+            print(row.markdown(), flush=True)
+    print(f"\nload {os.getloadavg()[0]:.2f} after")
+
+
+if __name__ == "__main__":
+    main()
