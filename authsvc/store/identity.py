@@ -27,6 +27,8 @@ class FileIdentity:
 
     def check(self) -> None:
         """Raise StoreUnavailable if a file is gone, replaced or shorter than it was. Safe on any thread."""
+        # Taken before the stat: another thread may see the file grow between our stat and our comparison.
+        least = self._size
         for path, known in zip(self._paths, self._known, strict=False):
             try:
                 stat = os.stat(path)  # noqa: PTH116  # three a commit: no Path is made for them
@@ -37,6 +39,6 @@ class FileIdentity:
             if (stat.st_dev, stat.st_ino) != known:
                 raise StoreUnavailable(f"`{path}` was replaced by another file: put the first one back, or restart")
             if path == self._paths[0]:
-                if stat.st_size < self._size:
+                if stat.st_size < least:
                     raise StoreUnavailable(f"`{path}` was truncated: stop, and restore it from a backup")
-                self._size = stat.st_size
+                self._size = max(self._size, stat.st_size)
