@@ -15,13 +15,12 @@ from typing import Any
 import structlog
 from amqtt.broker import Broker
 from amqtt.errors import AMQTTError
-from amqtt.plugins.base import BaseAuthPlugin
-from amqtt.session import Session
 
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.config_file import check_amqtt_config
 from broker.embedded_bounds import BoundedQueue, LogFilter
+from broker.embedded_broker import GATE_AUTH, GateBroker
 from broker.embedded_link import SETTLE_TURNS, EmbeddedLink, Fed
 from broker.retained import Retained, RetainedStore
 from broker.upstream import Capabilities, LinkOwner
@@ -29,21 +28,12 @@ from broker.upstream import Capabilities, LinkOwner
 log = structlog.get_logger(__name__)
 
 LISTENER = "default"
-GATE_AUTH = "broker.embedded.GateAuth"
 CONNECT_WITHIN_S = 5.0
 END_WITHIN_S = 5.0  # after its end of file; then the task of a session is cancelled
 MAX_BACKLOG = 1000  # messages inside amqtt above which nobody is fed
 PACKETS_PER_TURN = 128  # over all clients, so that one turn of the loop stays short
 CONGESTED_RETRY_S = 0.001
 MANY_FILTERS = 500  # amqtt compares each message with each filter
-
-
-class GateAuth(BaseAuthPlugin):  # type: ignore[misc]
-    """Says yes: whoever reaches amqtt came through the gate. Leaves `is_anonymous` false, or there were no queue."""
-
-    async def authenticate(self, *, session: Session) -> bool:  # noqa: ARG002
-        """Return True."""
-        return True
 
 
 class _Nobody:
@@ -127,7 +117,7 @@ class AmqttUpstream:
         }
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of amqtt about its own plugins
-            broker = Broker(config)
+            broker = GateBroker(config)
         await broker.start()
         self._broker = broker
 

@@ -17,6 +17,7 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from authsvc.core.errors import InvalidInput, UpstreamUnavailable
 from broker import embedded, embedded_link, wire
 from broker.embedded import AmqttUpstream
+from broker.embedded_broker import GateAuth, GateBroker
 from broker.embedded_memory import MemoryReader, MemoryWriter
 from tests.broker.link_owner import Owner, subscribe, turns, unsubscribe
 
@@ -44,7 +45,7 @@ async def test_amqtt_asks_one_authentication_plugin_and_it_is_ours(upstream):
     await connected(upstream)
     plugins = upstream.broker.plugins_manager
     assert [type(plugin).__name__ for plugin in plugins.plugins] == ["GateAuth"]
-    assert [type(plugin) for plugin in plugins._auth_plugins] == [embedded.GateAuth]
+    assert [type(plugin) for plugin in plugins._auth_plugins] == [GateAuth]
     assert plugins._topic_plugins == []
     assert upstream.broker.sessions[A][0].is_anonymous is False
 
@@ -98,7 +99,7 @@ async def test_the_old_connection_has_gone_before_the_next_connect_is_fed(upstre
         finally:
             running.pop()
 
-    monkeypatch.setattr(Broker, "external_connected", counted)
+    monkeypatch.setattr(Broker, "external_connected", counted)  # GateBroker inherits it
     owners = [Owner() for _ in range(5)]
     links = await asyncio.gather(*(upstream.connect(owner, A, clean=False) for owner in owners), return_exceptions=True)
     alive = [(link, owner) for link, owner in zip(links, owners, strict=True) if not isinstance(link, Exception)]
@@ -523,6 +524,16 @@ def test_what_is_called_in_amqtt_is_still_there():
     assert all(
         isinstance(getattr(Broker, name), property) for name in ("sessions", "subscriptions", "retained_messages")
     )
+
+
+@pytest.mark.parametrize("name", ["_topic_filtering", "_publish_retained_messages_for_subscription"])
+def test_what_is_answered_in_place_of_amqtt_is_what_it_asks(name):
+    """An override that amqtt no longer calls would be no override."""
+    own, theirs = getattr(GateBroker, name), getattr(Broker, name)
+    assert own is not theirs
+    assert list(inspect.signature(own).parameters) == list(inspect.signature(theirs).parameters)
+    assert inspect.iscoroutinefunction(theirs)
+    assert f"self.{name}(" in inspect.getsource(Broker)
 
 
 async def test_amqtt_prints_no_payload_and_a_client_cannot_make_it_log_at_will(upstream, caplog):
