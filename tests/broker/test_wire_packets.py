@@ -8,7 +8,7 @@ import pytest
 
 from authsvc.core.credentials import WillMessage
 from broker import wire
-from tests.broker.wire_cases import CLIENT, HOSTILE, UNSUPPORTED, VALID, Hostile, Valid, connect_body
+from tests.broker.wire_cases import CLIENT, HOSTILE, UNSUPPORTED, VALID, Hostile, Valid, connect_body, connected
 from tests.fuzz.invariants import encode
 
 
@@ -168,3 +168,42 @@ def test_impossible_packet_is_not_written(call):
 def test_remaining_length_is_that_of_table_2_4(length, encoded):
     """The bounds of each size of 2.2.3."""
     assert wire.remaining_length(length).hex() == encoded
+
+
+PARSERS = (
+    (wire.parse_connect, {wire.CONNECT}),
+    (wire.parse_connack, {wire.CONNACK}),
+    (wire.parse_publish, {wire.PUBLISH}),
+    (wire.parse_subscribe, {wire.SUBSCRIBE}),
+    (wire.parse_suback, {wire.SUBACK}),
+    (wire.parse_unsubscribe, {wire.UNSUBSCRIBE}),
+    (wire.parse_ack, {wire.PUBACK, wire.PUBREC, wire.PUBREL, wire.PUBCOMP, wire.UNSUBACK}),
+    (wire.parse_bare, {wire.PINGREQ, wire.PINGRESP, wire.DISCONNECT}),
+)
+
+
+@pytest.mark.parametrize(("parser", "kinds"), PARSERS, ids=[parser.__name__ for parser, _ in PARSERS])
+def test_parser_takes_no_packet_of_another_type(parser, kinds):
+    """Who calls the wrong parser is told, and gets no record made of other fields."""
+    for packet in [b"", *(case.packet for case in VALID if case.packet[0] & wire.TYPE_MASK not in kinds)]:
+        with pytest.raises(wire.MalformedPacket):
+            parser(packet)
+
+
+def test_refusals_say_what_and_why():
+    """An operator reads the clause, or the level and name; a CONNECT without secrets shows what it holds."""
+    assert str(wire.MalformedPacket("MQTT-1.2-3", "something")) == "something (MQTT-1.2-3)"
+    assert str(wire.UnsupportedProtocol(level=5, name="MQTT")) == "protocol level 5 of MQTT is not supported"
+    assert "username=absent, password=absent" in repr(connected())
+    assert "client_id='gw-1'" in repr(connected(client="gw-1"))
+    assert len(repr(connected(client="x" * 10_000))) < 300
+
+
+def test_client_id_cannot_forge_a_line_of_a_log():
+    """A line break in a client id is shown escaped."""
+    assert "\n" not in repr(connected(client="a\nsession_opened client=b"))
+
+
+def test_unsuback_is_written_as_acknowledgement():
+    """The two ways to write an UNSUBACK agree."""
+    assert wire.encode_unsuback(7) == wire.encode_ack(wire.UNSUBACK, 7) == b"\xb0\x02\x00\x07"
