@@ -122,7 +122,7 @@ def access(required: Access) -> dict[str, Any]:
     return {"openapi_extra": required.as_extra()}
 
 
-def _call(request: Request) -> Call:
+async def _call(request: Request) -> Call:  # FastAPI runs what is not async in a thread
     call: Call = request.scope[_CONTEXT]
     return call
 

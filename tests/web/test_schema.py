@@ -64,41 +64,37 @@ def attack(schema, label, *, fixed, key, seconds, session):
     ]
     method, path = label.split(" ", 1)
     operation = schema[path][method]
+    modes = [(GenerationMode.POSITIVE, [*checks, ignored_auth])]
+    if list(operation.iter_parameters()) or operation.body:
+        modes.append((GenerationMode.NEGATIVE, checks))
+    return sum(_requests(operation, mode, more, fixed, key, seconds / 2, session) for mode, more in modes)
+
+
+def _requests(operation, mode, checks, fixed, key, seconds, session):
+    from schemathesis.generation import GenerationMode
+
     sent = 0
-    for mode, more in (
-        (GenerationMode.POSITIVE, [ignored_auth]),
-        (GenerationMode.NEGATIVE, []),
-    ):
-        until = time.monotonic() + seconds / 2
+    until = time.monotonic() + seconds
+    path_parameters = fixed if mode is GenerationMode.POSITIVE else None
 
-        @hypothesis.settings(
-            max_examples=max(5, int(seconds * 100)),
-            deadline=None,
-            database=None,
-            derandomize=SECONDS <= 40,  # the default suite says the same twice
-            suppress_health_check=list(hypothesis.HealthCheck),
-            phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
-        )
-        @hypothesis.given(
-            case=operation.as_strategy(mode, path_parameters=fixed if mode is GenerationMode.POSITIVE else None)
-        )
-        def run(case, until=until, more=more):
-            nonlocal sent
-            if time.monotonic() > until:
-                return
-            sent += 1
-            case.call_and_validate(
-                headers={"Authorization": f"Bearer {key}"}, checks=[*checks, *more], session=session, timeout=10
-            )
+    @hypothesis.settings(
+        max_examples=max(5, int(seconds * 100)),
+        deadline=None,
+        database=None,
+        derandomize=SECONDS <= 40,  # the default suite says the same twice
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+    )
+    @hypothesis.given(case=operation.as_strategy(mode, path_parameters=path_parameters))
+    def run(case):
+        nonlocal sent
+        if time.monotonic() > until:
+            return
+        sent += 1
+        case.call_and_validate(headers={"Authorization": f"Bearer {key}"}, checks=checks, session=session, timeout=10)
 
-        if mode is GenerationMode.NEGATIVE and not _can_be_negative(operation):
-            continue
-        run()
+    run()
     return sent
-
-
-def _can_be_negative(operation):
-    return bool(list(operation.iter_parameters())) or bool(operation.body)
 
 
 @pytest.mark.timeout(max(240, SECONDS * 3))
