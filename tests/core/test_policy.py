@@ -264,3 +264,13 @@ def test_an_unsafe_client_id_reaches_no_topic():
             Rule(effect=Effect.ALLOW, action=RuleAction.SUBSCRIBE, topic="t/{client}/x"), client_id=client_id
         )
         assert compiled.rules == ()
+
+
+@pytest.mark.parametrize("topic", OUTSIDE)
+def test_the_wall_stands_for_roles_and_token_rules_as_for_definitions(topic):
+    """Only a platform role may leave it."""
+    outside = rule(f"allow subscribe {topic}")
+    for where in ({"roles": [Role(tenant="t", key="r", name="r", rules=(outside,))]}, {"extra_rules": [outside]}):
+        compiled = grant(members=KeySet(), **where)
+        assert compiled.rules == ()
+        assert [left.code for left in compiled.left_out] == ["rule_outside_tenant"]

@@ -151,3 +151,10 @@ def test_ordinary_text_is_left_alone(text):
     """A prefix is not a secret."""
     assert not tokens.holds_token(text)
     assert tokens.redacted(text) == text
+
+
+@pytest.mark.parametrize("body", ["asapp_" + "x" * 44, "asapp_" + "x" * 42, "asxyz_" + "x" * 43, "asapp_" + "-" * 43])
+def test_a_right_checksum_does_not_make_a_token_of_another_form(body):
+    """Length, kind and alphabet are exact, whoever computed the checksum."""
+    assert tokens.parse(body + tokens._checksum(body)) is None
+    assert tokens.parse("asapp_" + "x" * 43 + tokens._checksum("asapp_" + "x" * 43)) is not None
