@@ -58,9 +58,7 @@ class World:
         }
         values.update(changes)
         thing = Thing(**values)
-        return Plan(
-            thing=thing, license=self.token.license, max_things=self.token.max_things, token_id=self.token.id
-        )
+        return Plan(thing=thing, license=self.token.license, max_things=self.token.max_things, token_id=self.token.id)
 
     async def register(self, key: str, client_id: str | None = None) -> Thing:
         written = await self.store.register(self.plan(key), bind_client_id=client_id)

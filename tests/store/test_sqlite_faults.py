@@ -16,6 +16,7 @@ import pytest
 
 from authsvc.core.errors import StoreReadOnly, StoreUnavailable
 from authsvc.store import Store
+from authsvc.store.identity import FileIdentity
 from tests.store.conftest import Clock, World
 
 ANSWER_S = 1.0  # promise 11: everybody is answered within about a second
@@ -154,9 +155,9 @@ async def test_a_broken_page_closes_the_whole_store_until_it_is_whole(
     """Who meets a corrupt page makes the store unreadable for all, and only a passed check opens it again."""
     store = world.store
     await world.register("gateway-0001")
-    (root,) = (await store.database._readers[0].execute_fetchall(
-        "SELECT rootpage FROM sqlite_master WHERE name = 'things'"
-    ))[0]
+    (root,) = (
+        await store.database._readers[0].execute_fetchall("SELECT rootpage FROM sqlite_master WHERE name = 'things'")
+    )[0]
     (page_size,) = (await store.database._readers[0].execute_fetchall("PRAGMA page_size"))[0]
     await store.close()
     good = database_path.read_bytes()
@@ -201,8 +202,10 @@ async def test_a_lock_held_elsewhere_lets_reads_pass_and_fails_writes_quickly(
     await world.register("g1")
     async with unstalled_loop():
         with locked_by_another_process(database_path):
-            writes = [refused(world.store.register(world.plan(f"n{n}"), bind_client_id=None), StoreReadOnly)
-                      for n in range(50)]
+            writes = [
+                refused(world.store.register(world.plan(f"n{n}"), bind_client_id=None), StoreReadOnly)
+                for n in range(50)
+            ]
             error, *_ = await asyncio.gather(*writes)
             assert "locked" in str(error)
             for _ in range(20):
@@ -289,6 +292,30 @@ async def test_a_full_disk_refuses_writes_serves_reads_and_recovers_when_space_i
     await store.close()
     with closing(sqlite3.connect(small_disk / "authsvc.db")) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_file_that_grows_during_a_check_was_not_truncated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread's older `stat` is not held against the size that another thread saw meanwhile."""
+    path = tmp_path / "file"
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).write_bytes(b"x" * 10)
+    identity = FileIdentity(path)
+    identity.remember()
+    identity.check()
+    stat = os.stat
+
+    def stat_and_grow(what: str) -> os.stat_result:
+        found = stat(what)
+        monkeypatch.setattr(os, "stat", stat)
+        path.write_bytes(b"x" * 20)
+        identity.check()  # as the other thread
+        return found
+
+    monkeypatch.setattr(os, "stat", stat_and_grow)
+    identity.check()
+    path.write_bytes(b"x" * 15)
+    with pytest.raises(StoreUnavailable, match="truncated"):
+        identity.check()
 
 
 async def test_a_closed_store_answers_instead_of_hanging(world: World) -> None:

@@ -104,7 +104,9 @@ def test_a_kill_in_the_middle_of_a_migration_is_resumed(database_path: Path) -> 
 
 def test_of_two_processes_at_once_one_creates_and_both_open(database_path: Path) -> None:
     """Six at once on a missing file: one file, one schema, no left-overs, no error."""
-    script = "import sys\nfrom pathlib import Path\nfrom authsvc.store.migrations import prepare\nprepare(Path(sys.argv[1]))"
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom authsvc.store.migrations import prepare\nprepare(Path(sys.argv[1]))"
+    )
     running = [start(script, database_path) for _ in range(6)]
     for process in running:
         _, errors = process.communicate(timeout=30)
@@ -196,8 +198,17 @@ async def test_a_copy_made_while_it_writes_opens_elsewhere(database_path: Path, 
 
 @pytest.mark.parametrize(
     ("version", "racy"),
-    [((3, 40, 1), True), ((3, 44, 5), True), ((3, 44, 6), False), ((3, 50, 6), True), ((3, 50, 7), False),
-     ((3, 51, 2), True), ((3, 51, 3), False), ((3, 52, 0), False), ((4, 0, 0), False)],
+    [
+        ((3, 40, 1), True),
+        ((3, 44, 5), True),
+        ((3, 44, 6), False),
+        ((3, 50, 6), True),
+        ((3, 50, 7), False),
+        ((3, 51, 2), True),
+        ((3, 51, 3), False),
+        ((3, 52, 0), False),
+        ((4, 0, 0), False),
+    ],
 )
 def test_old_sqlite_versions_with_the_reset_race_are_known(version: tuple[int, ...], racy: bool) -> None:
     """Fixed in 3.51.3, and in the back-ports 3.50.7 and 3.44.6."""
