@@ -37,6 +37,7 @@ NUDGE_S = 0.02  # after the end of file: amqtt misses one that comes while it st
 STUCK_AFTER_S = 3.0  # and then it is cancelled
 SETTLE_TURNS = 3  # turns of the loop after which the tasks made of the packets fed last have run
 
+_ANSWERS = (4, 5, 7)  # PUBACK, PUBREC, PUBCOMP: to what amqtt itself has sent
 _CONNACK, _PUBLISH, _SUBSCRIBE, _SUBACK, _UNSUBSCRIBE, _UNSUBACK, _DISCONNECT = 2, 3, 8, 9, 10, 11, 14
 
 
@@ -151,6 +152,7 @@ class EmbeddedLink:
         if self._ended:
             return Fed.NOTHING_LEFT, 0
         if self._asked is not None:
+            self._give_answers()
             return Fed.BARRIER, 0
         if self.waiting > WAITING_IN_SESSION:
             return Fed.LATER, 0
@@ -166,7 +168,10 @@ class EmbeddedLink:
             if position > start:
                 self._give(chunk, start, position)
             elif left > 0 and not self._give_special(chunk, position):
-                return (Fed.BARRIER if self._asked is not None else Fed.MORE), given
+                if self._asked is None:
+                    return Fed.MORE, given
+                self._give_answers()
+                return Fed.BARRIER, given
         if self._inbox:
             return Fed.MORE, given
         if self._closing is None:
@@ -188,6 +193,33 @@ class EmbeddedLink:
         if self._client_paused and self._inbox_bytes < INBOX_LOW:
             self._client_paused = False
             self._owner.resume_client()
+
+    def _give_answers(self) -> None:
+        """Give amqtt the acknowledgements that wait behind a SUBSCRIBE or UNSUBSCRIBE.
+
+        A resumed session's queue goes out before amqtt answers anything, message by message, 5 s for each that is
+        not acknowledged: the acknowledgements must not wait for that answer.
+        """
+        answers = bytearray()
+        kept: deque[bytes] = deque()
+        position = self._position
+        for chunk in self._inbox:
+            start = position
+            while position < len(chunk):
+                end = _packet_end(chunk, position)
+                if chunk[position] >> 4 in _ANSWERS:
+                    answers += chunk[position:end]
+                    if position > start:
+                        kept.append(chunk[start:position])
+                    start = end
+                position = end
+            if start < len(chunk):
+                kept.append(chunk[start:])
+            position = 0
+        if answers:
+            self._inbox, self._position = kept, 0
+            self._inbox_bytes -= len(answers)
+            self.reader.feed(bytes(answers))
 
     def _give_special(self, chunk: bytes, start: int) -> bool:
         """Give amqtt a packet that it would handle out of order; return whether to go on in this turn."""

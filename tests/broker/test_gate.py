@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from authsvc.core.facts import Effect, Rule, RuleAction
@@ -323,3 +325,18 @@ async def test_a_queued_message_carries_no_retain_flag(rig: Rig) -> None:
     a = await rig.client("a", clean=False)
     queued = await a.delivery()
     assert (queued.payload, queued.retain) == (b"queued", False)
+
+
+async def test_who_subscribes_before_acknowledging_the_queue_is_answered_at_once(rig: Rig) -> None:
+    """Several queued messages, the SUBSCRIBE first, then the acknowledgements: nothing waits for anything."""
+    a = await rig.client("a", clean=False)
+    assert await a.subscribe(("t/g/a/#", 1)) == [1]
+    a.cut()
+    spy = await rig.client("spy")
+    for n in range(3):
+        await spy.publish("t/g/a/q", b"%d" % n, qos=1)
+    async with asyncio.timeout(3):
+        a = await rig.client("a", clean=False)
+        await a.send(wire.encode_subscribe(9, [("t/g/a/other", 1)]))
+        await a.expect(wire.SUBACK)  # what comes before it is acknowledged as it comes
+        assert [(await a.delivery()).payload for _ in range(3)] == [b"0", b"1", b"2"]
