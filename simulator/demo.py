@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from authsvc.cli.operator import example_of
 from authsvc.cli.output import console, table
 from authsvc.cli.problems import CommandFailed
 from simulator import report, scenarios
-from simulator.client import connect
+from simulator.client import Client, ConnectRefused, connect
 from simulator.places import Door
 from simulator.provision import Api
 from simulator.runner import Where, run
@@ -35,7 +36,9 @@ from simulator.runner import Where, run
 READY_WITHIN_S = 30.0
 STOP_WITHIN_S = 10.0
 TENANT = "default"
-_SHOWN_THINGS = 8
+_SHOWN = 4  # of a kind
+_REVOKED = "demo.revoked"
+_WIDTH = 120  # where there is no terminal
 
 
 class Service:
@@ -100,13 +103,20 @@ def free(host: str, wanted: int) -> tuple[int, bool]:
     raise CommandFailed(f"no free port on {host}")
 
 
+def _heading(out: Console, title: str) -> None:
+    out.print()
+    out.print(Rule(title, align="left", style="cyan"))
+
+
 async def play(service: Service, out: Console) -> bool:
     """Play the scenario, show what appeared, revoke a token live; return whether all was as expected."""
     scenario = scenarios.load(scenarios.find("quickstart"))
     where = Where(url=service.url, door=service.mqtt, tenant=TENANT, key=admin_key(service.data))
-    out.print(Rule(f"2  {scenario.title}", align="left", style="cyan"))
+    _heading(out, f"2  {scenario.title}")
     verdict = await run(scenario, where, say=lambda line: out.print(f"· {line}"))
     report.show(verdict, out)
+    if verdict.interrupted:
+        raise KeyboardInterrupt
     async with Api(service.url, where.key, TENANT) as api:
         await _show_things(api, scenario.ground, out)
         revoked = await _revoke_live(api, service.mqtt, f"{scenario.name}-device", out)
@@ -114,50 +124,65 @@ async def play(service: Service, out: Console) -> bool:
 
 
 async def _show_things(api: Api, ground: str, out: Console) -> None:
-    out.print(Rule("3  The things that appeared", align="left", style="cyan"))
+    _heading(out, "3  The things that appeared")
     things = await api.items("/things", ground=ground)
+    modules = [thing for thing in things if thing.get("gateway")]
+    registered = [thing for thing in things if thing.get("token_id")]
     columns = ("key", "thing_definition", "state", "gateway", "client_id", "tags")
-    gateways = [thing for thing in things if not thing.get("gateway")]
-    some = gateways[: _SHOWN_THINGS // 2] + [thing for thing in things if thing.get("gateway")][: _SHOWN_THINGS // 2]
-    out.print(table(some, columns))
-    out.print(f"{len(things)} things in all, none of them created by hand but the device")
+    out.print(table([*registered[:_SHOWN], *modules[:_SHOWN]], columns))
+    out.print(
+        f"{len(things)} things: {len(registered)} registered themselves by connecting, {len(modules)} modules were "
+        f"bound to them, {len(things) - len(registered) - len(modules)} created by hand"
+    )
 
 
 async def _revoke_live(api: Api, door: Door, thing: str, out: Console) -> bool:
     """Revoke a device token under a live connection and show how soon that ends."""
-    out.print(Rule("4  A token is revoked under a live connection", align="left", style="cyan"))
+    _heading(out, "4  A token is revoked under a live connection")
     token = await api.call("POST", f"/things/{thing}/tokens", body={"name": "demonstration"})
-    client = await connect(door.host, door.port, client_id="demo.revoked", username=thing, token=token["token"])
+    client = await connect(door.host, door.port, client_id=_REVOKED, username=thing, token=token["token"])
     try:
-        live = [one for one in await api.items("/sessions") if one["client_id"] == "demo.revoked"]
+        live = [one for one in await api.items("/sessions") if one["client_id"] == _REVOKED]
         out.print(table(live, ("client_id", "principal", "ground", "peer", "since")))
         asked = time.monotonic()
-        revocation = asyncio.create_task(api.call("DELETE", f"/things/{thing}/tokens/{token['id']}"))
+        ended = asyncio.create_task(_when_ended(client))
+        await api.call("DELETE", f"/things/{thing}/tokens/{token['id']}")
+        answered = time.monotonic()
         try:
-            await asyncio.wait_for(client.ended.wait(), 5.0)
+            closed = await asyncio.wait_for(ended, 5.0)
         except TimeoutError:
             out.print("the connection did not end within 5 s", style="bold red")
             return False
-        finally:
-            await revocation
         out.print(
-            f"DELETE …/tokens/…: connection closed {(time.monotonic() - asked) * 1000:.1f} ms after the request",
-            style="green",
+            f"connection closed {(closed - asked) * 1000:.1f} ms after the DELETE was sent", style="green", end=""
         )
+        out.print(f", which was answered after {(answered - asked) * 1000:.1f} ms")
     finally:
         await client.disconnect()
-    left = [one for one in await api.items("/sessions") if one["client_id"] == "demo.revoked"]
-    out.print(f"sessions of that client id now: {len(left)}")
-    return not left
+    left = [one for one in await api.items("/sessions") if one["client_id"] == _REVOKED]
+    try:
+        await connect(door.host, door.port, client_id=_REVOKED, username=thing, token=token["token"])
+    except ConnectRefused as refusal:
+        out.print(f"sessions of that client id now: {len(left)}; the same token again: {refusal}")
+        return not left
+    out.print("the revoked token was admitted again", style="bold red")
+    return False
+
+
+async def _when_ended(client: Client) -> float:
+    await client.ended.wait()
+    return time.monotonic()
 
 
 async def go_on(service: Service, out: Console) -> None:
     """Print how to go on, with a command line that works as it stands."""
-    out.print(Rule("5  Go on", align="left", style="cyan"))
+    _heading(out, "5  Go on")
     async with Api(service.url, admin_key(service.data), TENANT) as api:
         thing = "quickstart-device"
         answer = await api.call("POST", f"/things/{thing}/tokens", body={"name": "to play with", "expires_at": None})
         topic = f"{TENANT}/quickstart/{thing}/state/hello"
+    program = Path(sys.executable).with_name("authsvc")
+    authsvc = program if program.exists() else "authsvc"
     lines = (
         f"HTTP API     {service.url}/openapi.json",
         f"MQTT         {service.mqtt.host}:{service.mqtt.port}",
@@ -165,8 +190,8 @@ async def go_on(service: Service, out: Console) -> None:
         f"log          {service.log}",
         "",
         f"export AUTHSVC_URL={service.url}",
-        f"authsvc thing list --data {service.data}",
-        f"authsvc refusals --follow --data {service.data}",
+        f"{authsvc} thing list --data {service.data}",
+        f"{authsvc} refusals --follow --data {service.data}",
         f"mosquitto_pub -h {service.mqtt.host} -p {service.mqtt.port} -i hello -u {thing} \\",
         f"  -P {answer['token']} \\",
         f"  -t {topic} -q 1 -m hi",
@@ -185,6 +210,9 @@ def demo(
 ) -> None:
     """Start service and broker, play the quickstart scenario, revoke a token, and say how to go on."""
     out = console()
+    if not out.is_terminal:
+        out.width = _WIDTH
+    signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: the child must not be left behind
     began = time.monotonic()
     folder = data or Path(tempfile.mkdtemp(prefix="authsvc-demo-")) / "var"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +223,7 @@ def demo(
         console(stderr=True).print(f"error: {failure}", soft_wrap=True)
         raise typer.Exit(1) from None
     try:
-        out.print(Rule("1  authsvc up", align="left", style="cyan"))
+        _heading(out, "1  authsvc up")
         out.print(f"ready after {service.wait_ready():.1f} s: MQTT on {mqtt.host}:{mqtt.port}, HTTP on {service.url}")
         ok = asyncio.run(play(service, out))
         asyncio.run(go_on(service, out))
@@ -212,6 +240,8 @@ def demo(
     finally:
         status = service.stop()
     out.print(f"service ended with status {status}")
+    if ok and data is None:
+        shutil.rmtree(folder.parent)
     raise typer.Exit(0 if ok and status == 0 else 1)
 
 
@@ -224,15 +254,14 @@ def _door(name: str, wanted: int, out: Console) -> Door:
 
 def _until_interrupted(service: Service) -> None:
     """Return at SIGINT or SIGTERM, or when the service ends by itself."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
     try:
         service.wait()
     except KeyboardInterrupt:
         return
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -238,15 +238,17 @@ def _interruptible() -> Iterator[asyncio.Event]:
     """Yield an event that SIGINT and SIGTERM set, instead of ending the process."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    taken = []
+    taken = {}
     for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
         try:
             loop.add_signal_handler(number, stop.set)
         except (NotImplementedError, RuntimeError, ValueError):
             continue  # not the main thread: whoever runs the loop there ends it otherwise
-        taken.append(number)
+        taken[number] = before
     try:
         yield stop
     finally:
-        for number in taken:
+        for number, before in taken.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, before)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import httpx
 import typer
@@ -23,7 +23,9 @@ from authsvc.cli.operator import Json, Url, example_of, failures
 from authsvc.cli.output import Output
 from authsvc.cli.problems import CommandFailed
 from authsvc.cli.starting import BrokerConfig, Config, DataDir, Upstream, settings_of
-from authsvc.settings import Settings
+
+if TYPE_CHECKING:
+    from authsvc.settings import Settings
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _TIMEOUT_S = 3.0

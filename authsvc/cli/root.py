@@ -11,7 +11,7 @@ app = typer.Typer(
     name="authsvc",
     no_args_is_help=True,
     add_completion=False,
-    pretty_exceptions_show_locals=False,  # locals hold secrets
+    pretty_exceptions_enable=False,  # locals hold secrets
     epilog=example_of("authsvc up --data var"),
 )
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from authsvc.cli.operator import example_of, failures
 from authsvc.cli.problems import CommandFailed
-from authsvc.core.errors import InvalidInput
-from authsvc.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from authsvc.settings import Settings
 
 DataDir = Annotated[Path | None, typer.Option("--data", help="Directory of database, first admin key and lock: var.")]
 MqttBind = Annotated[
@@ -29,6 +30,9 @@ Upstream = Annotated[
 
 def settings_of(config: Path | None, **flags: object) -> Settings:
     """Return the settings of file, environment and flags (``section_key=value``); a bad one is exit status 1."""
+    from authsvc.core.errors import InvalidInput  # noqa: PLC0415  # settings are not loaded for an operator's command
+    from authsvc.settings import load_settings  # noqa: PLC0415
+
     try:
         return load_settings(config, flags={name.replace("__", "."): value for name, value in flags.items()})
     except InvalidInput as error:
