@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from authsvc.core import tokens
 from authsvc.core.facts import AdminRole, TokenKind
@@ -80,13 +81,13 @@ class World:
         return {"tenant": tenant, "app": app["id"], "device": device["id"], "ground": ground["id"]}
 
 
-@pytest.fixture
-async def world(tmp_path) -> AsyncIterator[World]:
+@contextlib.asynccontextmanager
+async def running(path) -> AsyncIterator[World]:
     """A running service without broker and the platform's first owner key under the name ``owner``."""
-    store = await Store.open(tmp_path / "authsvc.db", now_us=now_us)
+    store = await Store.open(path, now_us=now_us)
     service = Service(store=store, now_us=now_us)
     await service.start()
-    running = asyncio.create_task(service.run(), name="service")
+    task = asyncio.create_task(service.run(), name="service")
     app = create_app(service, now_us=now_us)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
     async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
@@ -100,15 +101,14 @@ async def world(tmp_path) -> AsyncIterator[World]:
         await service.feed.settle(written.position)
         made.keys["owner"] = secret
         yield made
-    running.cancel()
+    task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
-        await running
+        await task
     await store.close()
 
 
-@pytest.fixture
-async def tenants(world: World) -> World:
-    """The world with the tenants `acme` and `umbrella`, and keys of every role in and above them."""
+async def furnish(world: World) -> World:
+    """Make the tenants `acme` and `umbrella`, and keys of every role in and above them."""
     world.acme = await world.populate("acme")
     world.umbrella = await world.populate("umbrella")
     for tenant in ("acme", "umbrella", None):
@@ -117,6 +117,20 @@ async def tenants(world: World) -> World:
                 await world.admin(f"{tenant or 'platform'} {role}", role, tenant)
     await world.ok("POST", "/v1/roles", json={"key": "bridge", "rules": [RULE_ABOVE]})
     return world
+
+
+@pytest.fixture
+async def tenants(tmp_path) -> AsyncIterator[World]:
+    """A furnished world of the test's own."""
+    async with running(tmp_path / "authsvc.db") as world:
+        yield await furnish(world)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory) -> AsyncIterator[World]:
+    """A furnished world for tests whose every request is refused."""
+    async with running(tmp_path_factory.mktemp("web") / "authsvc.db") as world:
+        yield await furnish(world)
 
 
 RULE_ABOVE = {"effect": "allow", "action": "subscribe", "topic": "#"}

@@ -1,6 +1,6 @@
 """The OpenAPI document is true: generated requests, valid and invalid, over a real server find no contradiction.
 
-Runs for about AUTHSVC_TEST_SECONDS (40 by default), spread evenly over the operations.
+Runs for about AUTHSVC_TEST_SECONDS (25 by default, more on a busy machine), spread evenly over the operations.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import requests
 from authsvc.web.server import make_server
 from tests.web.test_access import operations, path_of
 
-SECONDS = float(os.environ.get("AUTHSVC_TEST_SECONDS", "40"))
+SECONDS = float(os.environ.get("AUTHSVC_TEST_SECONDS", "25"))
 ORDER = ("GET", "PATCH", "POST", "DELETE")
 
 
@@ -78,10 +78,10 @@ def _requests(operation, mode, checks, fixed, key, seconds, session):
     path_parameters = fixed if mode is GenerationMode.POSITIVE else None
 
     @hypothesis.settings(
-        max_examples=max(5, int(seconds * 100)),
+        max_examples=max(4, int(seconds * 24)),
         deadline=None,
         database=None,
-        derandomize=SECONDS <= 40,  # the default suite says the same twice
+        derandomize=SECONDS <= 25,  # the default suite says the same twice
         suppress_health_check=list(hypothesis.HealthCheck),
         phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
     )
@@ -128,4 +128,5 @@ async def test_generated_requests_find_no_error_no_lie_and_no_open_door(tenants,
 
     total, failures = await asyncio.to_thread(everything)
     assert not failures, "\n\n".join(failures)
-    assert total > 5 * len(found)
+    assert total > 4 * len(found)
+    print(f"{total} generated requests for {len(found)} operations")
