@@ -483,7 +483,7 @@ async def test_a_queued_message_comes_without_the_retain_flag(upstream):
 async def test_many_retained_messages_are_paced_and_all_arrive(upstream):
     """A burst is sent in portions with acknowledgements, so that it fits the buffers of a client that reads."""
     for number in range(500):
-        upstream.retain(f"r/{number}", b"p" * 2000, qos=1)
+        upstream.retain(f"r/{number}", b"p", qos=1)
     link, owner = await connected(upstream)
     await subscribe(link, owner, ("r/#", 1))
     link.subscribed([("r/#", 1)])
@@ -498,6 +498,22 @@ async def test_many_retained_messages_are_paced_and_all_arrive(upstream):
             link.write(wire.encode_ack(wire.PUBACK, packet_id))
     assert largest <= 32
     assert len({message.topic for message in owner.publishes}) == 500
+
+
+async def test_retained_messages_wait_for_a_slow_client_instead_of_being_dropped(upstream):
+    """Towards a paused client nothing is sent, so that QoS 0 is not dropped and the limit is not met."""
+    for number in range(600):
+        upstream.retain(f"r/{number}", b"p" * 4000, qos=0)
+    link, owner = await connected(upstream)
+    await subscribe(link, owner, ("r/#", 0))
+    link.pause()
+    link.subscribed([("r/#", 0)])
+    await turns(200)
+    assert owner.publishes == []
+    link.resume()
+    await owner.until(lambda: len(owner.packets) >= 601)  # the SUBACK too
+    assert link.dropped == 0
+    assert owner.closed == []
 
 
 async def test_retained_messages_below_a_place_are_cleared(upstream):
