@@ -110,7 +110,7 @@ class Grant:
         A deny beats every allow. `qos` and `retain` are judged on PUBLISH (a will is one); a SUBSCRIBE above a rule's
         `qos_max` is granted at it; a DELIVER is judged by its topic alone. `deliveries_checked` says that every message
         of the subscription will be decided on as well: then a filter may be wider in set levels, and a deny that only
-        overlaps it does not refuse it. What is no valid topic or filter is denied with ``protocol_error``.
+        overlaps it does not refuse it; shared subscriptions are never narrowed so. What is no valid topic or filter is denied with ``protocol_error``.
         """
         if action is Action.SUBSCRIBE:
             return self._decide_filter(topic, qos=qos, deliveries_checked=deliveries_checked)
@@ -146,6 +146,9 @@ class Grant:
             inner = check_topic_filter(filter_ if shared is None else shared.inner, max_levels=None)
         except InvalidInput:
             return _NOT_A_TOPIC
+        # A message that is denied to the member of a group that the broker chose is lost to the whole group: a shared
+        # subscription must be covered as it stands, it is never narrowed by its deliveries.
+        narrowed = deliveries_checked and shared is None
         requested = split_filter(inner)
         entries = self._index(RuleAction.SUBSCRIBE).entries
         granted: Entry | None = None
@@ -157,7 +160,7 @@ class Grant:
                     return Decision(allowed=False, reason=Reason.RULE_DENIES, rule=entry.id)
                 if crossing is None and levels_overlap(entry.levels, requested):
                     crossing = entry
-            elif levels_cover(allowed=entry.levels, requested=requested, widen_sets=deliveries_checked):
+            elif levels_cover(allowed=entry.levels, requested=requested, widen_sets=narrowed):
                 if granted is None or entry.qos_max > granted.qos_max:
                     granted = entry
             elif wider is None and levels_overlap(entry.levels, requested):
@@ -166,7 +169,7 @@ class Grant:
             if wider is None:
                 return _NO_RULE
             return Decision(allowed=False, reason=Reason.FILTER_TOO_WIDE, rule=wider.id)
-        if crossing is not None and not deliveries_checked:
+        if crossing is not None and not narrowed:
             return Decision(allowed=False, reason=Reason.RULE_DENIES, rule=crossing.id)
         return Decision(allowed=True, reason=Reason.RULE_ALLOWS, rule=granted.id, qos=min(qos, granted.qos_max))
 
