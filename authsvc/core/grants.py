@@ -110,7 +110,8 @@ class Grant:
         A deny beats every allow. `qos` and `retain` are judged on PUBLISH (a will is one); a SUBSCRIBE above a rule's
         `qos_max` is granted at it; a DELIVER is judged by its topic alone. `deliveries_checked` says that every message
         of the subscription will be decided on as well: then a filter may be wider in set levels, and a deny that only
-        overlaps it does not refuse it; shared subscriptions are never narrowed so. What is no valid topic or filter is denied with ``protocol_error``.
+        overlaps it does not refuse it; shared subscriptions are never narrowed so. What is no valid topic or filter is
+        denied with ``protocol_error``.
         """
         if action is Action.SUBSCRIBE:
             return self._decide_filter(topic, qos=qos, deliveries_checked=deliveries_checked)
