@@ -112,9 +112,7 @@ class System:
         """Create the tenants, grounds, things and tokens that every test knows."""
         for tenant in ("t1", "t2"):
             await self.do(self.store.tenants.create(tenant))
-            await self.do(
-                self.store.definitions.create(tenant, "dev", rules=OWN, bind_client_id=BindClientId.NEVER)
-            )
+            await self.do(self.store.definitions.create(tenant, "dev", rules=OWN, bind_client_id=BindClientId.NEVER))
         for ground in ("g1", "g2"):
             await self.do(self.store.grounds.create("t1", ground))
         for thing, (tenant, ground) in PLACES.items():

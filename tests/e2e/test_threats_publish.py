@@ -77,7 +77,7 @@ async def test_without_a_rule_there_is_no_access(system: System) -> None:
 
 
 async def test_qos_and_retain_conditions_hold_in_the_hot_path(system: System) -> None:
-    """The memo keeps the flags apart: an allowed QoS 0 says nothing of QoS 1, an unretained one nothing of a retained."""
+    """The memo keeps the flags apart: an allowed QoS 0 says nothing of QoS 1, nor the like of retain."""
     place = "{tenant}/{ground}/{thing}"
     await system.do(
         system.store.definitions.update(
