@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -50,6 +51,7 @@ def run(
     try:
         loaded = scenarios.load(scenarios.find(scenario))
         where = Where(url=url, door=door(mqtt), tenant=tenant, key=key_for(url, data))
+        raise_open_files()
         out = console(stderr=True)
         verdict = asyncio.run(play(loaded, where, seed=seed, say=lambda line: out.print(f"· {line}")))
     except (CommandFailed, scenarios.ScenarioInvalid) as failure:
@@ -94,6 +96,12 @@ def door(text: str) -> Door:
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
         raise CommandFailed(f"`{text}` is not an address of the form HOST:PORT")
     return Door(host=host.strip("[]"), port=int(port))
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one: every gateway is a connection of its own."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _show(verdict: reports.Report, *, as_json: bool) -> None:

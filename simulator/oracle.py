@@ -15,7 +15,7 @@ from simulator.gateways import WILL_SUFFIX, will_id
 from simulator.ledger import Ledger
 from simulator.places import Place
 from simulator.scenarios import AttackKind, Scenario
-from simulator.shape import Message, Plan
+from simulator.shape import Message, Plan, by_actor
 
 APPLICATION, WITNESS, OTHER_WITNESS = "application", "witness", "other-witness"
 FORBIDDEN_REPORT = "attack/device/foreign"  # what the device publishes in a gateway's place
@@ -81,11 +81,9 @@ def _reports(plan: Plan, ledger: Ledger, place: Place) -> list[Expectation]:
 
 
 def _commands(plan: Plan, ledger: Ledger) -> list[Expectation]:
-    mine = {
-        gateway.key: {command.id for command in plan.commands if command.via == gateway.key}
-        for gateway in plan.gateways
-    }
-    mine[plan.device] = {command.id for command in plan.commands if command.via == plan.device}
+    commands = by_actor(plan.commands)
+    actors = (*(gateway.key for gateway in plan.gateways), plan.device)
+    mine = {actor: {command.id for command in commands[actor]} for actor in actors}
     wanted = sum(map(len, mine.values()))
     missing = [identity for key, ids in mine.items() for identity in ids - set(ledger.ids(key))]
     foreign = [

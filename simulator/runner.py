@@ -21,7 +21,7 @@ from simulator.ledger import Ledger
 from simulator.places import Door, Place
 from simulator.provision import Api, Provisioned, Say, clean_up, intruder_key, provision
 from simulator.scenarios import Attacker, Scenario
-from simulator.shape import Message, Plan, plan
+from simulator.shape import Message, Plan, by_actor, plan
 
 _CONNECTING_AT_ONCE = 200  # a fleet does not dial in one microsecond, and a backlog is not what is measured
 _SETTLE_QUIET_S = 2.0  # nothing has arrived for so long: nothing will
@@ -153,11 +153,11 @@ async def _connect(this: _Run, device: Gateway) -> None:
 async def _load(this: _Run, device: Gateway, commander: Application) -> None:
     """Play reports, commands and attacks by their clock; attackers stay for what they may hear until it is over."""
     planned = this.planned
+    reports = by_actor(planned.reports)
     async with asyncio.TaskGroup() as attacks:
         async with asyncio.TaskGroup() as load:
             for gateway in this.gateways:
-                mine = [message for message in planned.reports if message.via == gateway.key]
-                load.create_task(gateway.play(mine), name=f"{gateway.key} reports")
+                load.create_task(gateway.play(reports[gateway.key]), name=f"{gateway.key} reports")
             load.create_task(device.play(planned.device_reports), name="device reports")
             load.create_task(_trespass(this, device), name="device trespasses")
             load.create_task(commander.play(planned.commands), name="application commands")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from simulator.scenarios import Scenario
@@ -107,6 +109,14 @@ def plan(scenario: Scenario, seed: int) -> Plan:
             scenario.duration_s * (_ATTACKS_BEGIN + width * step) for step in range(len(scenario.attackers))
         ),
     )
+
+
+def by_actor(messages: Iterable[Message]) -> defaultdict[str, list[Message]]:
+    """Return the messages grouped by `via`, each group in their order."""
+    grouped: defaultdict[str, list[Message]] = defaultdict(list)
+    for message in messages:
+        grouped[message.via].append(message)
+    return grouped
 
 
 def _gateway(scenario: Scenario, number: int) -> GatewayPlan:

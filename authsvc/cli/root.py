@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from authsvc.cli import definitions, doctor, places, policytest, starting, things, tokens, watching
+from authsvc.cli import admins, definitions, doctor, places, policytest, starting, things, tokens, watching
 from authsvc.cli.operator import example_of
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ def root() -> None:
     """Authentication and authorisation service that an MQTT broker plugs in."""
 
 
-for chapter in (starting, places, definitions, tokens, things, watching, policytest, doctor):
+for chapter in (starting, places, definitions, tokens, things, watching, admins, policytest, doctor):
     chapter.add(app)
 
 

@@ -148,6 +148,32 @@ def _others(app: typer.Typer) -> None:
                     return
         raise CommandFailed(f"no token `{token}` of `{thing or ground}`")
 
+    @command(app, "update", example="authsvc token update 5kQ2tJr0cM1fXb7NnWz9Lp --max-things 600 --expires 90d")
+    def update(
+        operator: Operator,
+        token: TokenId,
+        name: Annotated[str | None, typer.Option("--name", help="A name for people.")] = None,
+        role: Annotated[list[str] | None, typer.Option("--role", help="Replaces all roles; may be repeated.")] = None,
+        tag: Annotated[list[str] | None, typer.Option("--tag", help="Replaces all tags; may be repeated.")] = None,
+        license_: Annotated[str | None, typer.Option("--license", help="Whose seats new things take.")] = None,
+        auto_register: Annotated[bool | None, typer.Option("--auto-register/--no-auto-register")] = None,
+        max_things: Annotated[int | None, typer.Option("--max-things", min=0, help="How many it may register.")] = None,
+        expires: Annotated[
+            str | None, typer.Option("--expires", help="A time, or from now: 90s, 15m, 12h, 30d.")
+        ] = None,
+    ) -> None:
+        """Change an app token; live sessions that rest on it follow at once."""
+        body = given(
+            name=name,
+            roles=role,
+            tags=tag,
+            license=license_,
+            auto_register=auto_register,
+            max_things=max_things,
+            expires_at=expiry(expires),
+        )
+        operator.out.one(operator.api.call("PATCH", operator.path("app-tokens", token), body=body), key="id")
+
     @command(app, "revoke", example="authsvc token revoke 5kQ2tJr0cM1fXb7NnWz9Lp")
     def revoke(operator: Operator, token: TokenId, thing: OfThing = None, ground: OfGround = None) -> None:
         """Revoke a token: connections that rest on it end before this command returns."""

@@ -126,6 +126,7 @@ async def test_a_whole_round(service: LiveService) -> None:
     await run("thing", "activate", "gw-1")
     await run("thing", "reset-client-id", "gw-1")
     (listed,) = await data("token", "list")
+    assert (await data("token", "update", listed["id"], "--max-things", 9))["max_things"] == 9
     renewed = (await data("token", "regenerate", listed["id"], "--overlap", 0))["token"]
     with pytest.raises(ConnectRefused):
         await connect("127.0.0.1", service.port, client_id="c-2", username="gw-1", token=token)
@@ -172,6 +173,18 @@ def test_a_created_secret_stands_alone_and_is_never_shown_again(
     operator("token", "revoke", made["id"], *where)
     assert made["id"] in operator("token", "list", *where, "--revoked", "--quiet").splitlines()
     assert not SECRET.search(operator("token", "list", *where, "--revoked", "--json"))
+
+
+def test_an_admin_key_of_a_tenant_works_until_it_is_deleted(service: LiveService, operator: Operator) -> None:
+    """A key is shown once, does what its role may, and is refused once deleted."""
+    made = operator.json("admin-key", "create", "shift", "--role", "viewer", "--of", "default")
+    assert SECRET.fullmatch(made["token"])
+    assert not SECRET.search(operator("admin-key", "list", "--json"))
+    own = {"AUTHSVC_URL": service.url, "AUTHSVC_ADMIN_TOKEN": made["token"]}
+    assert CliRunner(env=own).invoke(app, ["thing", "list"]).exit_code == 0
+    assert CliRunner(env=own).invoke(app, ["ground", "create", "mine"]).exit_code == 1
+    operator("admin-key", "delete", made["id"])
+    assert CliRunner(env=own).invoke(app, ["thing", "list"]).exit_code == 1
 
 
 def test_a_shell_variable_takes_the_secret(service: LiveService, operator: Operator) -> None:
