@@ -122,20 +122,12 @@ def _migrate(connection: sqlite3.Connection, path: Path, *, migrations: Sequence
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    while True:
+    # Nobody needs the write lock to find that there is nothing to do: a backup may hold it for long.
+    while _version(connection, path, newest) < newest:
         # IMMEDIATE: the version is read under the write lock, so the loser of a race sees the winner's work.
         connection.execute("BEGIN IMMEDIATE")
         try:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            application = int(connection.execute("PRAGMA application_id").fetchone()[0])
-            tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-            if application != APPLICATION_ID and (application or version or tables):
-                raise StoreUnavailable(f"`{path}` is not a database of authsvc")
-            if version > newest:
-                raise StoreUnavailable(
-                    f"database `{path}` has schema {version}, this program knows schemas up to {newest}: "
-                    "start a newer program, or restore a backup made before the upgrade"
-                )
+            version = _version(connection, path, newest)
             if version == newest:
                 return
             migration = migrations[version]
@@ -147,3 +139,17 @@ def _migrate(connection: sqlite3.Connection, path: Path, *, migrations: Sequence
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
+
+
+def _version(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+    tables = int(connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    if application != APPLICATION_ID and (application or version or tables):
+        raise StoreUnavailable(f"`{path}` is not a database of authsvc")
+    if version > newest:
+        raise StoreUnavailable(
+            f"database `{path}` has schema {version}, this program knows schemas up to {newest}: "
+            "start a newer program, or restore a backup made before the upgrade"
+        )
+    return version

@@ -211,6 +211,8 @@ class SqliteDatabase:
         assert self._group is not None
         self._group.jobs = [job for job, _ in group]
         try:
+            if self._damaged:  # what still can be written would rest on what is broken
+                raise StoreUnavailable(self._unreadable)  # noqa: TRY301
             await self._writer.commit()
         except Exception as error:  # noqa: BLE001  # whatever it was, everybody who waits is told
             fault = error if isinstance(error, StoreUnavailable) else StoreUnavailable(f"the writer failed: {error!r}")

@@ -143,6 +143,7 @@ async def test_a_garbled_header_is_noticed_and_healed_without_restart(world: Wor
     async with unstalled_loop():
         await until(lambda: not store.state.readable)
         await refused(store.tenant("acme"))
+        await refused(store.grounds.create("acme", "north"))
         with database_path.open("r+b") as file:
             file.write(good)
         await until(lambda: store.state.readable)
@@ -168,6 +169,7 @@ async def test_a_broken_page_closes_the_whole_store_until_it_is_whole(
     await refused(store.thing("acme", "gateway-0001"))
     await refused(store.tenant("acme"))
     await refused(store.members_of("acme", "default"))
+    await refused(store.grounds.create("acme", "north"))
     assert "corrupted" in store.state.problem
     with database_path.open("r+b") as file:
         file.write(good)
@@ -216,6 +218,44 @@ async def test_a_lock_held_elsewhere_lets_reads_pass_and_fails_writes_quickly(
         await world.register("g2")
     assert world.store.state.writable
     assert await world.store.thing("acme", "n0") is None
+
+
+async def test_a_lock_held_elsewhere_does_not_stop_a_start(database_path: Path, clock: Clock) -> None:
+    """Nothing has to be migrated, so nothing has to be written: known things can be admitted."""
+    store = await Store.open(database_path, now_us=clock)
+    await store.tenants.create("acme")
+    with locked_by_another_process(database_path):
+        async with asyncio.timeout(2):
+            second = await Store.open(database_path, now_us=clock)
+        assert await second.tenant("acme") is not None
+        await refused(second.tenants.update("acme", name="x"), StoreReadOnly)
+        await second.close()
+    await store.close()
+
+
+async def test_the_log_does_not_grow_without_end(world: World, database_path: Path) -> None:
+    """The writer checkpoints between groups: 20 MB of writes leave a log of a few."""
+    for number in range(80):
+        await asyncio.gather(
+            *(world.store.grounds.create("acme", f"g{number}-{n}", name="x" * 60_000) for n in range(4))
+        )
+    assert database_path.with_name(database_path.name + "-wal").stat().st_size < 10_000_000
+    assert database_path.stat().st_size > 10_000_000
+
+
+async def test_a_close_answers_everybody_who_waits(world: World) -> None:
+    """What waited is committed and answered; what comes later is refused; nobody hangs."""
+    writes = [asyncio.create_task(world.store.grounds.create("acme", f"g{n}")) for n in range(300)]
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(world.store.close())
+    await asyncio.sleep(0)
+    late = asyncio.create_task(world.store.grounds.create("acme", "late"))
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*writes, late, return_exceptions=True)
+        await closing
+    for answer in answers:
+        assert not isinstance(answer, Exception) or isinstance(answer, StoreUnavailable), answer
+    assert not isinstance(answers[0], Exception)
 
 
 async def test_the_watch_finds_out_that_the_lock_is_gone(world: World, database_path: Path) -> None:
