@@ -1,0 +1,55 @@
+"""What the store does by itself: batches of seen times, and patience while the file cannot be written."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from authsvc.core.errors import StoreReadOnly
+from authsvc.store import Store, housekeeping
+from tests.store.conftest import Clock, World
+
+
+async def test_seen_times_are_written_by_themselves(
+    database_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody calls for it: the store's own task flushes at its interval."""
+    monkeypatch.setattr(housekeeping, "INTERVAL_S", 0.01)
+    store = await Store.open(database_path, now_us=clock)
+    await store.tenants.create("acme")
+    await store.things.create("acme", "t1")
+    store.note_seen("acme", "t1")
+    async with asyncio.timeout(5):
+        while True:
+            thing = await store.thing("acme", "t1")
+            assert thing is not None
+            if thing.last_seen_us == clock.now_us:
+                break
+    await store.close()
+
+
+async def test_seen_times_survive_a_time_without_writing_and_the_close(world: World, database_path: Path) -> None:
+    """What could not be flushed is kept, and the close flushes what is left."""
+    keys = [f"t{number}" for number in range(1200)]
+    await asyncio.gather(*(world.store.things.create("acme", key) for key in keys))
+    for key in keys:
+        world.store.note_seen("acme", key)
+    await world.store.database._writer.execute_fetchall("PRAGMA query_only = ON")
+    with pytest.raises(StoreReadOnly):
+        await world.store.flush()
+    await world.store.database._writer.execute_fetchall("PRAGMA query_only = OFF")
+    await world.store.close()
+    reopened = await Store.open(database_path, now_us=Clock())
+    page = await reopened.things.list("acme", limit=1000)
+    assert all(thing.last_seen_us is not None for thing in page.items)
+    await reopened.close()
+
+
+async def test_a_flood_of_seen_things_stays_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound new ones are let go; those that wait are still brought up to date."""
+    monkeypatch.setattr(housekeeping, "MAX_SEEN", 10)
+    for number in range(1000):
+        world.store.note_seen("acme", f"t{number}")
+    assert len(world.store._housekeeping._seen) == 10
