@@ -83,7 +83,9 @@ class World:
     async def app_token(self, **fields: object) -> tuple[Token, str]:
         text = tokens.mint(TokenKind.APP)
         fields = {"name": "t", "definition": "thing", **fields}
-        written = await self.store.app_tokens.create(T, digest=tokens.digest(text), prefix=tokens.prefix(text), **fields)
+        written = await self.store.app_tokens.create(
+            T, digest=tokens.digest(text), prefix=tokens.prefix(text), **fields
+        )
         await self.settle(written.position)
         return written.value, text
 
@@ -138,9 +140,7 @@ def request(
     clean: bool = True,
     will: WillMessage | None = None,
 ) -> ConnectRequest:
-    return ConnectRequest(
-        client_id=client_id, clean_session=clean, username=thing, password=text.encode(), will=will
-    )
+    return ConnectRequest(client_id=client_id, clean_session=clean, username=thing, password=text.encode(), will=will)
 
 
 @pytest.fixture

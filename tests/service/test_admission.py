@@ -31,6 +31,7 @@ async def test_a_known_thing_is_admitted_from_memory(world: World, monkeypatch):
     """With everything cached a CONNECT reads nothing from the store."""
     _, text = await world.app_token()
     await world.connect(text, "gw-1")
+    await world.settle()
     await world.connect(text, "gw-1")
 
     async def no_read(*_: object, **__: object) -> None:
@@ -164,6 +165,23 @@ async def test_simultaneous_first_connections_with_other_client_ids_bind_one(wor
     assert len(winners) == 1
     assert {outcome.reason for outcome in outcomes if isinstance(outcome, Refusal)} == {Reason.CLIENT_ID_MISMATCH}
     assert (await world.store.thing(T, "gw-1")).client_id == winners[0].client_id
+
+
+async def test_a_thing_that_was_registered_and_moved_meanwhile_is_judged_as_it_is(world: World, monkeypatch):
+    """The grant of an admission that lost the race is never the one that was planned."""
+    await world.store.grounds.create(T, "north")
+    _, text = await world.app_token()
+    await world.settle()
+    original = world.store.register
+
+    async def late(plan, *, bind_client_id):
+        monkeypatch.setattr(world.store, "register", original)
+        await world.store.register(plan, bind_client_id=None)
+        await world.store.things.update(T, "gw-1", ground="north")
+        return await original(plan, bind_client_id=bind_client_id)
+
+    monkeypatch.setattr(world.store, "register", late)
+    assert (await world.admitted(text, "gw-1")).ground == "north"
 
 
 async def test_a_licence_of_50_admits_50_of_400(world: World):

@@ -374,6 +374,9 @@ async def test_a_revocation_is_not_held_up_by_grants_that_cannot_be_compiled(wor
 async def test_a_token_revoked_while_its_read_runs_is_not_cached(world: World, monkeypatch):
     """An entry is kept only if no change that names it was applied since its read began."""
     token, text = await world.app_token()
+    await world.connect(text, "gw-1")  # known: nothing but the cache stands between the token and its session
+    await world.settle()
+    world.service.facts._drop_pairs(token.id)
     original = world.store.token_by_digest
 
     async def slow(digest: bytes):
@@ -382,7 +385,8 @@ async def test_a_token_revoked_while_its_read_runs_is_not_cached(world: World, m
         return answer
 
     monkeypatch.setattr(world.store, "token_by_digest", slow)
-    await world.admit(text, "gw-1")
+    late = await world.admit(text, "gw-1")
+    assert not isinstance(late, Admitted) or world.service.sessions.open(late, Wire(), broker="g", peer="p") is None
     monkeypatch.undo()
     assert await world.refused(text, "gw-1") in (Reason.TOKEN_REVOKED, Reason.UNKNOWN_TOKEN)
 

@@ -90,7 +90,9 @@ async def test_a_token_that_is_refused_is_explained_with_the_reason_and_the_rule
     assert (found.allowed, found.reason) == (False, Reason.THING_BLOCKED)
     await world.store.app_tokens.delete(T, token.id)
     await world.settle()
-    found = await explain(world.service, T, token_id=token.id, action=Action.PUBLISH, topic=f"{T}/default/any-thing/state/x")
+    found = await explain(
+        world.service, T, token_id=token.id, action=Action.PUBLISH, topic=f"{T}/default/any-thing/state/x"
+    )
     assert (found.allowed, found.reason) == (False, Reason.TOKEN_REVOKED)
     assert any(step.matched for step in found.trace)
 

@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from authsvc.core.facts import Effect, Kind, Refusal, Rule, RuleAction, TenantState, ThingState
 from authsvc.core.errors import AuthsvcError
+from authsvc.core.facts import Effect, Kind, Refusal, Rule, RuleAction, TenantState, ThingState
 from authsvc.core.policy import Action
 from authsvc.sessions import Session
 from tests.service.conftest import T, Wire, World

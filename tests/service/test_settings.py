@@ -45,7 +45,7 @@ def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path):
 
 
 WRONG = [
-    pytest.param('[limits]\nmax_conections = 5\n', {}, ["limits.max_conections", "max_connections"], id="misspelt key"),
+    pytest.param("[limits]\nmax_conections = 5\n", {}, ["limits.max_conections", "max_connections"], id="misspelt key"),
     pytest.param("[limit]\nx = 5\n", {}, ["`limit`", "limits"], id="misspelt section"),
     pytest.param("data = 5\n", {}, ["`data`", "section"], id="outside a section"),
     pytest.param("", {"AUTHSVC__LOG__LEVLE": "info"}, ["AUTHSVC__LOG__LEVLE", "level"], id="misspelt variable"),
