@@ -17,6 +17,7 @@ from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.embedded_bounds import RetainedSender
 from broker.embedded_memory import MemoryReader, MemoryWriter
+from broker.embedded_packets import packet_end, take_answers
 from broker.upstream import LinkOwner
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ NUDGE_S = 0.02  # after the end of file: amqtt misses one that comes while it st
 STUCK_AFTER_S = 3.0  # and then it is cancelled
 SETTLE_TURNS = 3  # turns of the loop after which the tasks made of the packets fed last have run
 
-_ANSWERS = (4, 5, 7)  # PUBACK, PUBREC, PUBCOMP: to what amqtt itself has sent
 _CONNACK, _PUBLISH, _SUBSCRIBE, _SUBACK, _UNSUBSCRIBE, _UNSUBACK, _DISCONNECT = 2, 3, 8, 9, 10, 11, 14
 
 
@@ -147,11 +147,15 @@ class EmbeddedLink:
         """Messages that amqtt took and has not routed yet."""
         return 0 if self.session is None else self.session.delivered_message_queue.qsize()
 
+    def _awaiting(self) -> bool:
+        """Whether amqtt owes the answer to a SUBSCRIBE or UNSUBSCRIBE, behind which all but answers waits."""
+        return self._asked is not None
+
     def feed(self, budget: int) -> tuple[Fed, int]:
         """Give amqtt its next portion, at most `budget` packets; return what became of it and how many were given."""
         if self._ended:
             return Fed.NOTHING_LEFT, 0
-        if self._asked is not None:
+        if self._awaiting():
             self._give_answers()
             return Fed.BARRIER, 0
         if self.waiting > WAITING_IN_SESSION:
@@ -162,13 +166,13 @@ class EmbeddedLink:
             chunk = self._inbox[0]
             start = position = self._position
             while position < len(chunk) and left > 0 and chunk[position] >> 4 not in (8, 10, 14):
-                position = _packet_end(chunk, position)
+                position = packet_end(chunk, position)
                 left -= 1
                 given += 1
             if position > start:
                 self._give(chunk, start, position)
             elif left > 0 and not self._give_special(chunk, position):
-                if self._asked is None:
+                if not self._awaiting():
                     return Fed.MORE, given
                 self._give_answers()
                 return Fed.BARRIER, given
@@ -200,30 +204,15 @@ class EmbeddedLink:
         A resumed session's queue goes out before amqtt answers anything, message by message, 5 s for each that is
         not acknowledged: the acknowledgements must not wait for that answer.
         """
-        answers = bytearray()
-        kept: deque[bytes] = deque()
-        position = self._position
-        for chunk in self._inbox:
-            start = position
-            while position < len(chunk):
-                end = _packet_end(chunk, position)
-                if chunk[position] >> 4 in _ANSWERS:
-                    answers += chunk[position:end]
-                    if position > start:
-                        kept.append(chunk[start:position])
-                    start = end
-                position = end
-            if start < len(chunk):
-                kept.append(chunk[start:])
-            position = 0
+        answers, kept = take_answers(self._inbox, self._position)
         if answers:
             self._inbox, self._position = kept, 0
             self._inbox_bytes -= len(answers)
-            self.reader.feed(bytes(answers))
+            self.reader.feed(answers)
 
     def _give_special(self, chunk: bytes, start: int) -> bool:
         """Give amqtt a packet that it would handle out of order; return whether to go on in this turn."""
-        end = _packet_end(chunk, start)
+        end = packet_end(chunk, start)
         kind = chunk[start] >> 4
         if kind == _DISCONNECT:
             if not self._settled():
@@ -352,16 +341,3 @@ class EmbeddedLink:
     async def flowing(self) -> None:
         """Return when the client takes what it is sent."""
         await self._flowing.wait()
-
-
-def _packet_end(data: bytes, start: int) -> int:
-    """Return where the packet at `start` ends; the gate has checked it (MQTT-2.2.3)."""
-    length = shift = 0
-    position = start + 1
-    while True:
-        byte = data[position]
-        length |= (byte & 0x7F) << shift
-        position += 1
-        if byte < 0x80:
-            return position + length
-        shift += 7

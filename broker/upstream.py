@@ -1,4 +1,4 @@
-"""What stands behind the gate: one interface for amqtt in this process (`embedded.py`) and any broker by TCP (`tcp.py`).
+"""What stands behind the gate, in one interface: amqtt in this process (`embedded.py`), any broker by TCP (`tcp.py`).
 
 The gate writes whole packets into a `Link` and is called back with whatever bytes the broker sends. It never blocks on
 either: backpressure is passed on by `pause_client`/`resume_client` and `pause`/`resume`.
@@ -57,7 +57,8 @@ class Link(Protocol):
 
     def subscribed(self, filters: Sequence[tuple[str, int]]) -> None:
         """Tell the link that the SUBACK for these granted (filter, qos) went to the client: an upstream without
-        retained messages now sends those that match, as PUBLISH packets with the retain flag through the owner."""
+        retained messages now sends those that match, as PUBLISH packets with the retain flag through the owner.
+        """
 
     def close(self) -> None:
         """End in order: what was written is still sent, then the connection closes. No DISCONNECT is added."""
@@ -102,4 +103,8 @@ class Upstream(Protocol):
         """Wipe a persistent session and its queue: clean CONNECT, DISCONNECT. Raises UpstreamUnavailable."""
 
     async def clear_retained(self, place: str) -> None:
-        """Clear every retained message at `place` and below it (`place` has no wildcard). Raises UpstreamUnavailable."""
+        """Clear every retained message at `place`, a topic without wildcards, and below it.
+
+        Raises:
+            UpstreamUnavailable: not reachable, or not all could be cleared; call it again.
+        """
