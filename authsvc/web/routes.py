@@ -38,7 +38,7 @@ class Context:
     now_us: Callable[[], int]
     random: Callable[[int], bytes] = secrets.token_bytes
     max_body_bytes: int = 256 * 1024
-    owner_keys: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while one is deleted
+    privileges: asyncio.Lock = field(default_factory=asyncio.Lock)  # held from a look at them to the write they allow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

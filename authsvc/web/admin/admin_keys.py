@@ -100,7 +100,7 @@ async def delete_admin_key(call: Current, id: IdInPath) -> None:
     key = await call.store.admin_keys.get(id)
     if call.caller.tenant is not None and key.tenant != call.caller.tenant:
         raise NotFound("admin key", id)
-    async with call.context.owner_keys:  # of two owners that delete each other at once one stays
+    async with call.context.privileges:  # of two owners that delete each other at once one stays
         if key.tenant is None and key.role is AdminRole.OWNER and await _platform_owners(call) <= {id}:
             raise Conflict(
                 "last_owner_key", "this is the last owner key that is bound to no tenant: make another first"

@@ -177,9 +177,44 @@ async def read_app_token(call: Current, tenant: KeyInPath, id: IdInPath) -> AppT
 @router.patch("/tenants/{tenant}/app-tokens/{id}", **access(OPERATE))
 async def change_app_token(call: Current, tenant: KeyInPath, id: IdInPath, body: AppTokenPatch) -> AppTokenAnswer:
     """Change an app token; live grants follow before this answers. Things that it registered keep what they have."""
-    if body.roles:
+    async with call.context.privileges:  # a platform role that is being taken off must not come back by a race
+        if body.roles:
+            held = (await call.store.app_tokens.get(tenant, id)).roles
+            _check_platform_roles(call, added=frozenset(body.roles) - frozenset(held))
+        written = await call.store.app_tokens.update(tenant, id, **await _changes(call, tenant, id, body))
+    return AppTokenAnswer.of(await call.settled(written))
+
+
+@router.delete("/tenants/{tenant}/app-tokens/{id}", status_code=204, **access(OPERATE))
+async def revoke_app_token(call: Current, tenant: KeyInPath, id: IdInPath) -> None:
+    """Revoke an app token: the sessions that rest on it have ended when this answers."""
+    await call.settled(await call.store.app_tokens.delete(tenant, id))
+
+
+@router.post("/tenants/{tenant}/app-tokens/{id}/regenerate", **access(OPERATE))
+async def regenerate_app_token(call: Current, tenant: KeyInPath, id: IdInPath, body: Regenerate) -> RegeneratedAnswer:
+    """Give an app token a new secret; the old one ends now, or after the overlap."""
+    secret, digest, prefix = call.mint(TokenKind.APP)
+    async with call.context.privileges:
         held = (await call.store.app_tokens.get(tenant, id)).roles
-        _check_platform_roles(call, added=frozenset(body.roles) - frozenset(held))
+        _check_platform_roles(call, added=frozenset(held))  # whoever gets the secret gets the roles
+        written = await call.store.app_tokens.regenerate(
+            tenant, id, digest=digest, prefix=prefix, overlap_us=body.overlap_s * 1_000_000
+        )
+    token: Token = await call.settled(written)
+    return RegeneratedAnswer(id=token.id, token=secret)
+
+
+_TEXT_COLUMNS = {"name": "name", "thing_definition": "definition", "ground": "ground", "license": "license"}
+
+
+def _check_platform_roles(call: Call, *, added: frozenset[str]) -> None:
+    """Keep platform roles in the hands of the platform's owners; asked before whether such a role exists."""
+    if any(role.startswith(PLATFORM_PREFIX) for role in added) and not call.caller.platform_owner:
+        raise forbidden("`platform/…` roles take an owner key that is bound to no tenant")
+
+
+async def _changes(call: Call, tenant: str, id: str, body: AppTokenPatch) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for field, column in _TEXT_COLUMNS.items():
         if body.given(field):
@@ -193,35 +228,7 @@ async def change_app_token(call: Current, tenant: KeyInPath, id: IdInPath, body:
         changes["max_things"] = body.max_things
     if body.given("expires_at"):
         changes["expires_at_us"] = body.expires_at
-    return AppTokenAnswer.of(await call.settled(await call.store.app_tokens.update(tenant, id, **changes)))
-
-
-@router.delete("/tenants/{tenant}/app-tokens/{id}", status_code=204, **access(OPERATE))
-async def revoke_app_token(call: Current, tenant: KeyInPath, id: IdInPath) -> None:
-    """Revoke an app token: the sessions that rest on it have ended when this answers."""
-    await call.settled(await call.store.app_tokens.delete(tenant, id))
-
-
-@router.post("/tenants/{tenant}/app-tokens/{id}/regenerate", **access(OPERATE))
-async def regenerate_app_token(call: Current, tenant: KeyInPath, id: IdInPath, body: Regenerate) -> RegeneratedAnswer:
-    """Give an app token a new secret; the old one ends now, or after the overlap."""
-    held = (await call.store.app_tokens.get(tenant, id)).roles
-    _check_platform_roles(call, added=frozenset(held))  # whoever gets the secret gets the roles
-    secret, digest, prefix = call.mint(TokenKind.APP)
-    written = await call.store.app_tokens.regenerate(
-        tenant, id, digest=digest, prefix=prefix, overlap_us=body.overlap_s * 1_000_000
-    )
-    token: Token = await call.settled(written)
-    return RegeneratedAnswer(id=token.id, token=secret)
-
-
-_TEXT_COLUMNS = {"name": "name", "thing_definition": "definition", "ground": "ground", "license": "license"}
-
-
-def _check_platform_roles(call: Call, *, added: frozenset[str]) -> None:
-    """Keep platform roles in the hands of the platform's owners; asked before whether such a role exists."""
-    if any(role.startswith(PLATFORM_PREFIX) for role in added) and not call.caller.platform_owner:
-        raise forbidden("`platform/…` roles take an owner key that is bound to no tenant")
+    return changes
 
 
 async def _auto_register(call: Call, tenant: str, id: str, body: AppTokenPatch) -> bool:
