@@ -65,6 +65,8 @@ class Admission:
         for _ in range(ATTEMPTS):
             if not self._feed.healthy:
                 return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="the change feed cannot be read")
+            if not self._store.state.readable:
+                return Refusal(reason=Reason.STORE_UNAVAILABLE, detail=self._store.state.problem)
             outcome = await self._judge_once(request, credential, attempt)
             if outcome is not None:
                 return outcome

@@ -113,7 +113,7 @@ async def test_every_refusal_has_its_reason_and_changes_nothing(world: World):
 
 
 async def test_the_reasons_come_in_the_order_of_the_flow(world: World):
-    """A CONNECT that is wrong in every way is told the first: token, then tenant, then thing, then client id and will."""
+    """A CONNECT that is wrong in every way is told the first: token, tenant, thing, client id, will."""
     made = await _setup(world)
     will = WillMessage(topic="elsewhere", payload=b"", qos=0, retain=False)
     wrong = {"client_id": "", "clean": False, "will": will}

@@ -36,7 +36,8 @@ def test_no_token_is_logged_from_anywhere(form: str, kind: TokenKind):
     stream = io.StringIO()
     configure_logs(level="debug", form=form, stream=stream)
     log = structlog.get_logger("test")
-    log.info(f"event {text}", value=text, nested={"list": [text, {text: (text,)}]}, raw=text.encode(), other={text})
+    event = f"event {text}"
+    log.info(event, value=text, nested={"list": [text, {text: (text,)}]}, raw=text.encode(), other={text})
     log.info("object", value=RuntimeError(text))
     logging.getLogger("foreign").warning("argument %s", text)
     logging.getLogger("amqtt.broker").error("argument %(a)s", {"a": text})

@@ -188,5 +188,5 @@ async def test_revocation_is_quick_among_a_thousand_sessions(world: World):
         written = await world.store.ground_tokens.delete(T, "default", token.id)
         await world.service.feed.settle(written.position)
         took.append(max(wire.ended_at for wire in wires[token.id]) - begin)
-    assert sorted(took)[-1] < 0.1
+    assert max(took) < 0.1
     assert len(world.service.sessions) == 0
