@@ -86,7 +86,7 @@ def live_service(folder: Path, *arguments: object) -> Iterator[LiveService]:
         )
     service = LiveService(url=f"http://127.0.0.1:{http}", mqtt=f"127.0.0.1:{mqtt}", data=data, log=log, process=process)
     try:
-        _wait_ready(service)
+        wait_ready(service.url, process, log)
         yield service
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -97,14 +97,15 @@ def live_service(folder: Path, *arguments: object) -> Iterator[LiveService]:
         process.wait()
 
 
-def _wait_ready(service: LiveService) -> None:
+def wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return once the service at `url` says that it is ready; fail with its log if it ends or takes too long."""
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline:
-        assert service.process.poll() is None, service.log.read_text()
+        assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{service.url}/readyz", trust_env=False).status_code == 200:
+            if httpx.get(f"{url}/readyz", trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.05)
-    raise AssertionError(f"not ready within {READY_WITHIN_S} s:\n{service.log.read_text()}")
+    raise AssertionError(f"not ready within {READY_WITHIN_S} s:\n{log.read_text()}")

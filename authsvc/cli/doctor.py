@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import httpx
 import typer
 
-from authsvc.cli.operator import Json, Url, example_of, failures
+from authsvc.cli.operator import Json, example_of, failures
 from authsvc.cli.output import Output
 from authsvc.cli.problems import CommandFailed
 from authsvc.cli.starting import BrokerConfig, Config, DataDir, Upstream, settings_of
@@ -92,7 +92,7 @@ def _lock(data: Path) -> tuple[bool, Check]:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
-                return True, Check(check="lock", state=OK, detail=f"held by {_printable(holder) or 'a process'}")
+                return True, Check(check="lock", state=OK, detail=f"held by process {_printable(holder)}")
     except OSError:
         return False, Check(check="lock", state=OK, detail=f"nobody runs on `{data}`")
     return False, Check(check="lock", state=OK, detail=f"nobody runs on `{data}`")
@@ -103,7 +103,7 @@ def _sqlite() -> Check:
 
     version = sqlite3.sqlite_version
     if has_reset_race(sqlite3.sqlite_version_info):
-        detail = f"{version} has the WAL-reset race (fixed in 3.51.3): never open the database by a second program"
+        detail = f"{version} has the WAL-reset race (fixed in 3.51.3): let no second program write to the database"
         return Check(check="SQLite", state=WARN, detail=detail)
     return Check(check="SQLite", state=OK, detail=version)
 
@@ -226,7 +226,9 @@ def add(app: typer.Typer) -> None:
         broker_config: BrokerConfig = None,
         upstream: Upstream = None,
         mqtt_bind: Annotated[str | None, typer.Option("--mqtt-bind", metavar="HOST:PORT")] = None,
-        url: Url | None = None,
+        url: Annotated[
+            str | None, typer.Option("--url", envvar="AUTHSVC_URL", help="Where the service should answer.")
+        ] = None,
         as_json: Json = False,
     ) -> None:
         """Check an installation; exit status 1 if something fails."""

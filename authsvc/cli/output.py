@@ -86,11 +86,11 @@ class Output:
 
     def line(self, item: Mapping[str, Any]) -> None:
         """Print one object as one line of JSON, at once: for lists without an end."""
-        sys.stdout.write(json.dumps(item, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(item) + "\n")
         sys.stdout.flush()
 
     def _json(self, value: object) -> None:
-        json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+        json.dump(value, sys.stdout, indent=2)  # ASCII: a topic may hold control characters for terminals
         sys.stdout.write("\n")
 
 

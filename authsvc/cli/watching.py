@@ -127,4 +127,4 @@ def _explain(app: typer.Typer) -> None:
             console().print(table(trace, tuple(trace[0])))
             return
         for step in trace:
-            console().print(f"  {step}", soft_wrap=True)
+            console().print("  ", cell(step), soft_wrap=True)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from authsvc.cli.root import app
 from simulator.client import Client, ConnectRefused, connect
-from tests.live_service import LiveService, call, clean_environment, live_service, program
+from tests.live_service import LiveService, call, clean_environment, free_ports, live_service, program, wait_ready
 
 SECRET = re.compile(r"as(app|dev|gnd|adm)_[0-9A-Za-z]{49}")
 
@@ -328,6 +328,33 @@ def test_doctor_finds_a_missing_upstream_and_a_misspelt_setting(tmp_path: Path) 
     run = call("authsvc", "doctor", "--config", config)
     assert run.returncode == 1
     assert "bnid" in run.stdout
+
+
+def test_serve_answers_http_and_opens_no_broker(tmp_path: Path) -> None:
+    """`authsvc serve` is the API alone, and ends cleanly."""
+    (port,) = free_ports(1)
+    data = tmp_path / "var"
+    arguments = program("authsvc", "serve", "--data", data, "--http-bind", f"127.0.0.1:{port}")
+    with subprocess.Popen(
+        arguments, env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            wait_ready(f"http://127.0.0.1:{port}", process, Path("/dev/null"))
+            run = call("authsvc", "tenant", "list", "--quiet", "--data", data, AUTHSVC_URL=f"http://127.0.0.1:{port}")
+        finally:
+            process.terminate()
+        output = process.stdout.read().decode()
+        assert process.wait(10) == 0, output
+    assert run.stdout == "default\n", run.stderr + output
+    assert "MQTT" not in output
+
+
+def test_a_port_in_use_is_status_1_with_its_name(service: LiveService, tmp_path: Path) -> None:
+    """Which address could not be had is said in one line, and nothing is left running."""
+    run = call("authsvc", "up", "--data", tmp_path / "var", "--mqtt-bind", service.mqtt, "--http-bind", "127.0.0.1:0")
+    assert run.returncode == 1
+    assert service.mqtt in run.stderr
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("command", ["up", "serve"])

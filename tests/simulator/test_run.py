@@ -137,6 +137,23 @@ def test_a_broker_that_dies_is_reported_with_its_losses(tmp_path: Path) -> None:
     assert "never retrieved" not in stderr
 
 
+def test_a_stall_of_the_broker_shows_in_the_delays(tmp_path: Path) -> None:
+    """The service stands still for a second: what was due then is late by it, not left out, and nothing is lost."""
+    with live_service(tmp_path) as stalling:
+        run = _started(stalling, _small(tmp_path, duration_s=3.0))
+        _await_line(run, "load and attacks")
+        time.sleep(0.5)
+        os.kill(stalling.process.pid, signal.SIGSTOP)
+        time.sleep(1.0)
+        os.kill(stalling.process.pid, signal.SIGCONT)
+        stdout, stderr = run.communicate(timeout=40)
+    report = json.loads(stdout)
+    assert run.returncode == 0, stdout + stderr
+    assert report["delivery_ms"]["count"] == report["planned"]
+    assert report["delivery_ms"]["max"] >= 800
+    assert report["delivery_ms"]["p95"] >= 200  # about a third of the load was due in the stall
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_signal_ends_it_with_disconnects_and_a_summary(service: LiveService, tmp_path: Path, number: int) -> None:
     """Every client says DISCONNECT, the tokens are revoked, the figures so far are shown, exit status 1."""
