@@ -50,6 +50,7 @@ class ClientConnection(asyncio.Protocol):
     """The protocol of one socket, the owner of one upstream link, and what the session registry ends and swaps."""
 
     __slots__ = (
+        "_answers",
         "_ended",
         "_farewell",
         "_framer",
@@ -113,6 +114,7 @@ class ClientConnection(asyncio.Protocol):
         self._keep_alive = 0.0
         self._ended: asyncio.Event | None = None
         self._farewell: asyncio.Task[None] | None = None
+        self._answers: bytearray | None = None  # while a chunk of the client is handled
 
     # --- asyncio.Protocol ------------------------------------------------------------------------------------
 
@@ -129,12 +131,14 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._phase == OPEN:
+            self._answers = bytearray()
             try:
                 if self.inbound.feed(data):
                     self._heard_at = self._loop.time()
             except Exception as problem:  # noqa: BLE001  # an accident never looks like a yes: it ends the connection
                 self._inbound_failed(problem)
                 return
+            self._flush()
             if self.inbound.more and self._phase == OPEN:
                 self.hold(Hold.TURN)
                 self._loop.call_soon(self._go_on)
@@ -287,10 +291,16 @@ class ClientConnection(asyncio.Protocol):
         self.release(Hold.ADMISSION)
 
     def write(self, data: bytes) -> None:
-        """Send to the client."""
-        transport = self.transport
-        if transport is not None:
-            transport.write(data)
+        """Send to the client; answers to packets of one chunk go out together, at the end of the chunk."""
+        if self._answers is not None:
+            self._answers += data
+        elif self.transport is not None:
+            self.transport.write(data)
+
+    def _flush(self) -> None:
+        answers, self._answers = self._answers, None
+        if answers and self.transport is not None:
+            self.transport.write(bytes(answers))
 
     def retain(self, topic: str, payload: bytes, *, qos: int) -> None:
         """Keep a retained message in place of the broker."""
@@ -407,11 +417,13 @@ class ClientConnection(asyncio.Protocol):
     def _go_on(self) -> None:
         if self._phase != OPEN:
             return
+        self._answers = bytearray()
         try:
             self.inbound.go_on()
         except Exception as problem:  # noqa: BLE001
             self._inbound_failed(problem)
             return
+        self._flush()
         if self.inbound.more:
             self._loop.call_soon(self._go_on)
         else:
@@ -474,6 +486,7 @@ class ClientConnection(asyncio.Protocol):
         transport = self.transport
         if transport is not None:
             if in_order:
+                self._flush()
                 transport.close()
                 self._timer = self._loop.call_later(self.limits.refusal_linger_s, transport.abort)
             else:
