@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CONNECTING, ADMITTING, OPEN, ENDED = range(4)
+DENIALS_RECORDED_PER_S = 50  # of one connection
 EARLY_BYTES = 64 * 1024  # of a client that does not wait for its CONNACK (3.1.4 allows it); more stays in the kernel
 
 
@@ -51,6 +52,8 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         "_answers",
+        "_denied",
+        "_denied_since",
         "_ended",
         "_farewell",
         "_framer",
@@ -111,6 +114,8 @@ class ClientConnection(asyncio.Protocol):
         self._holds = Hold(0)
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
+        self._denied = 0  # since `_denied_since`
+        self._denied_since = 0.0
         self._keep_alive = 0.0
         self._ended: asyncio.Event | None = None
         self._farewell: asyncio.Task[None] | None = None
@@ -307,8 +312,15 @@ class ClientConnection(asyncio.Protocol):
         self.gate.upstream.retain(topic, payload, qos=qos)
 
     def denied(self, action: Action, topic: str, decision: Decision) -> None:
-        """Count and record what was denied."""
+        """Record what was denied; of a flood only a sample, which costs no more than it must (the rest is counted)."""
         assert self.session is not None
+        now = self._loop.time()
+        if now - self._denied_since >= 1.0:
+            self._denied_since, self._denied = now, 0
+        self._denied += 1
+        if self._denied > DENIALS_RECORDED_PER_S:
+            self.gate.denials_not_recorded += 1
+            return
         self.gate.service.denied(self.session, action.value, topic, decision)
 
     def broke_protocol(self, problem: MalformedPacket) -> None:

@@ -63,6 +63,7 @@ class Gate:
         self._farewells: set[asyncio.Task[None]] = set()
         self._clearer = Clearer(service, upstream, self.states)
         self._closing = False
+        self.denials_not_recorded = 0  # beyond the sample of a flooding connection
 
     def __len__(self) -> int:
         return len(self._connections)
