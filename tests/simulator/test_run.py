@@ -95,7 +95,8 @@ def test_it_leaves_no_connection_and_no_valid_token(service: LiveService, tmp_pa
     assert call("simulator", "run", _small(tmp_path), *_where(service)).returncode == 0
     with _api(service) as api:
         assert api.get("/sessions").json()["items"] == []
-        for path in ("/app-tokens", "/grounds/small/tokens", "/things/small-device/tokens"):
+        for place in ("/grounds/small", "/grounds/small-other", "/things/small-device", "/things/small-intruder", ""):
+            path = f"{place}/tokens" if place else "/app-tokens"
             assert api.get(path).json()["items"] == []
 
 
