@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from pathlib import Path
 
 from authsvc.core.errors import UpstreamUnavailable
@@ -21,6 +22,7 @@ MOSQUITTO = Capabilities(
     deduplicates_subscriptions=True,
 )
 CLEAR_ROUNDS = 100  # a broker may send only part of what it retains in one go
+BACKLOG_RETRY_S = 0.01
 QUIET_S = 0.1  # without another retained message: that was all of this round
 
 
@@ -99,10 +101,18 @@ class TcpUpstream:
 
     async def _open(self, link: TcpLink) -> None:
         loop = asyncio.get_running_loop()
-        if self._path is not None:
-            await loop.create_unix_connection(lambda: link, str(self._path))
-        else:
+        if self._path is None:
             await loop.create_connection(lambda: link, self._host, self._port)
+            return
+        while True:
+            try:
+                await loop.create_unix_connection(lambda: link, str(self._path))
+            except OSError as error:
+                if error.errno != errno.EAGAIN:  # connect(2): its backlog is full; where TCP waits, this is an error
+                    raise
+            else:
+                return
+            await asyncio.sleep(BACKLOG_RETRY_S)
 
     def _gone(self, link: TcpLink) -> None:
         if self._links.get(link.upstream_id) is link:
