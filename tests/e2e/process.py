@@ -216,7 +216,7 @@ class Process:
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     def open_files(self) -> int:
-        return len(os.listdir(f"/proc/{self.pid}/fd"))
+        return sum(1 for _ in Path(f"/proc/{self.pid}/fd").iterdir())
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """Ask the database file itself; only while the process is ended, or for reading."""
