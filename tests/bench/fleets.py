@@ -1,4 +1,4 @@
-"""What every comparison needs of a running authsvc: a fleet's app token, a reader, and things that are known already."""
+"""What every comparison needs of a running authsvc: a fleet's app token, a reader, and things that are known."""
 
 from __future__ import annotations
 

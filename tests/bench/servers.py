@@ -30,7 +30,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def _process(command: list[str], port: int, *, env: dict[str, str] | None = None) -> Iterator[int]:
-    """Run the command until the block ends, once `port` accepts; yield its process id. Its output is kept for errors."""
+    """Run the command until the block ends, once `port` accepts; yield its process id. Errors show its output."""
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(env or {})})
         try:
