@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from amqtt.broker import Broker
 from amqtt.errors import AMQTTError
 
 from authsvc.core.errors import UpstreamUnavailable
@@ -21,7 +20,8 @@ from broker import wire
 from broker.config_file import check_amqtt_config
 from broker.embedded_bounds import BoundedQueue, LogFilter
 from broker.embedded_broker import GATE_AUTH, GateBroker
-from broker.embedded_link import SETTLE_TURNS, EmbeddedLink, Fed
+from broker.embedded_inbox import SETTLE_TURNS, Fed
+from broker.embedded_link import EmbeddedLink
 from broker.retained import Retained, RetainedStore
 from broker.upstream import Capabilities, LinkOwner
 
@@ -31,6 +31,7 @@ LISTENER = "default"
 CONNECT_WITHIN_S = 5.0
 END_WITHIN_S = 5.0  # after its end of file; then the task of a session is cancelled
 MAX_BACKLOG = 1000  # messages inside amqtt above which nobody is fed
+MAX_BACKLOG_BYTES = 8 * 1024 * 1024  # and their payloads
 PACKETS_PER_TURN = 128  # over all clients, so that one turn of the loop stays short
 CONGESTED_RETRY_S = 0.001
 MANY_FILTERS = 500  # amqtt compares each message with each filter
@@ -76,7 +77,7 @@ class AmqttUpstream:
         self._config = dict(config or {})
         check_amqtt_config(self._config, where="amqtt configuration")
         self._kept = RetainedStore(max_messages=max_retained, max_bytes=max_retained_bytes)
-        self._broker: Broker | None = None
+        self._broker: GateBroker | None = None
         self._links: dict[str, EmbeddedLink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._ready: dict[EmbeddedLink, None] = {}
@@ -90,7 +91,7 @@ class AmqttUpstream:
     @property
     def unacknowledged(self) -> int:
         """Deliveries that were given up after 5 s without an answer."""
-        return self._lines.unacknowledged
+        return self._lines.unacknowledged + (0 if self._broker is None else self._broker.given_up)
 
     @property
     def reachable(self) -> bool:
@@ -98,7 +99,7 @@ class AmqttUpstream:
         return self._broker is not None
 
     @property
-    def broker(self) -> Broker:
+    def broker(self) -> GateBroker:
         """The broker itself, for tests and measurements. Raises UpstreamUnavailable before `start`."""
         if self._broker is None:
             raise UpstreamUnavailable("amqtt is not running")
@@ -168,7 +169,7 @@ class AmqttUpstream:
         link.opened(session, handler)
         return link
 
-    async def _serve(self, broker: Broker, link: EmbeddedLink) -> None:
+    async def _serve(self, broker: GateBroker, link: EmbeddedLink) -> None:
         """Run one connection of amqtt's to its end, whichever way that comes, and leave nothing of it behind."""
         error: Exception | None = None
         serving = link.serving = asyncio.ensure_future(broker.external_connected(link.reader, link.writer, LISTENER))
@@ -195,7 +196,7 @@ class AmqttUpstream:
                 link.connack.exception()
             link.over(error)
 
-    async def _let_go(self, broker: Broker, link: EmbeddedLink) -> None:
+    async def _let_go(self, broker: GateBroker, link: EmbeddedLink) -> None:
         session, handler = broker.sessions.get(link.upstream_id, (None, None))
         if session is None or handler is None:
             return
@@ -286,13 +287,23 @@ class AmqttUpstream:
             self._turn_due = asyncio.get_running_loop().call_soon(self._turn)
 
     def _congested(self) -> bool:
-        waiting = 0 if self._broker is None else self._broker._broadcast_queue.qsize()  # noqa: SLF001
+        if self._broker is None:
+            return False
+        waiting = self._broker._broadcast_queue.qsize()  # noqa: SLF001
         for link, turn in list(self._busy.items()):
             if link.waiting:
                 waiting += link.waiting
             elif turn + SETTLE_TURNS < self._turns:
                 del self._busy[link]
-        return waiting > MAX_BACKLOG
+        return waiting > MAX_BACKLOG or self._broker.queued_bytes > MAX_BACKLOG_BYTES
+
+    def _feed(self, link: EmbeddedLink, budget: int) -> tuple[Fed, int]:
+        try:
+            return link.feed(budget)
+        except Exception as problem:  # noqa: BLE001  # the gate passes on nothing such: that link ends, the turn goes on
+            log.warning("feeding_failed", upstream_id=link.upstream_id, problem=type(problem).__name__)
+            link.abort(UpstreamUnavailable("a packet could not be passed on"))
+            return Fed.NOTHING_LEFT, 0
 
     def _turn(self) -> None:
         self._turn_due = None
@@ -309,9 +320,9 @@ class AmqttUpstream:
         while ready and budget > 0:
             link = next(iter(ready))  # who was not reached in this turn is first in the next
             del ready[link]
-            fed, given = link.feed(budget)
+            fed, given = self._feed(link, budget)
             budget -= given
-            if given:
+            if given and link.inbox.settling:
                 self._busy[link] = self._turns
             if fed is Fed.MORE or fed is Fed.LATER:
                 again[link] = None

@@ -1,53 +1,35 @@
-"""One session of amqtt in memory: what its reader is given, and when; what its writer gave, and what is dropped.
+"""One session of amqtt in memory: its end, what its writer gave, and what of that is dropped.
 
-amqtt 0.12.1 takes whatever it is given, makes a task of every packet, and handles what waits in another order than it
-came: all SUBSCRIBE before all UNSUBSCRIBE, an end before what was published ahead of it. So packets are fed in small
-portions, one SUBSCRIBE or UNSUBSCRIBE at a time, and an end only when everything before it has been routed.
+What goes into amqtt, and when, is in `embedded_inbox.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.embedded_bounds import RetainedSender
+from broker.embedded_inbox import Fed, Inbox
 from broker.embedded_memory import MemoryReader, MemoryWriter
-from broker.embedded_packets import packet_end, take_answers
 from broker.upstream import LinkOwner
 
 if TYPE_CHECKING:
-    from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
     from amqtt.session import Session
 
     from broker.embedded import AmqttUpstream
+    from broker.embedded_session import GateHandler
 
-PACKETS_PER_TURN = 32  # each becomes a task of amqtt's
-WAITING_IN_SESSION = 128  # messages that amqtt took from this client and has not routed yet
-INBOX_HIGH = 64 * 1024  # bytes waiting for amqtt at which the client is no longer read
-INBOX_LOW = 16 * 1024
 FLUSH_AT = 64 * 1024  # bytes handed to the owner at once
 OUT_HIGH = 64 * 1024  # bytes for a paused owner above which QoS 0 is dropped
 OUT_LIMIT = 1024 * 1024  # and above which the connection ends
 CLOSE_WITHIN_S = 2.0  # an end in order that takes longer ends at once
 NUDGE_S = 0.02  # after the end of file: amqtt misses one that comes while it still starts, so it is told again
 STUCK_AFTER_S = 3.0  # and then it is cancelled
-SETTLE_TURNS = 3  # turns of the loop after which the tasks made of the packets fed last have run
 
-_CONNACK, _PUBLISH, _SUBSCRIBE, _SUBACK, _UNSUBSCRIBE, _UNSUBACK, _DISCONNECT = 2, 3, 8, 9, 10, 11, 14
-
-
-class Fed(Enum):
-    """What became of a portion."""
-
-    NOTHING_LEFT = auto()
-    MORE = auto()  # again in the next turn
-    LATER = auto()  # amqtt has enough for now
-    BARRIER = auto()  # waits for an answer of amqtt's, which wakes the link
+_CONNACK, _PUBLISH, _PUBACK, _SUBACK, _UNSUBACK = 2, 3, 4, 9, 11
 
 
 class EmbeddedLink:
@@ -62,17 +44,13 @@ class EmbeddedLink:
         self.connack: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.serving: asyncio.Future[None] | None = None  # amqtt's coroutine
         self.session: Session | None = None
-        self.handler: BrokerProtocolHandler | None = None
+        self.handler: GateHandler | None = None
         self.dropped = 0  # QoS 0 messages not delivered because the client was slow
+        self.owner = owner
+        self.inbox = Inbox(self)
+        self.leaving = False  # the gate asked for the end
         self._upstream = upstream
-        self._owner = owner
         self._loop = asyncio.get_running_loop()
-        self._inbox: deque[bytes] = deque()
-        self._inbox_bytes = 0
-        self._position = 0  # in the first chunk of the inbox
-        self._client_paused = False
-        self._asked: wire.Subscribe | wire.Unsubscribe | None = None  # fed, not answered
-        self._settling = 0
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._flush_due = False
@@ -82,7 +60,6 @@ class EmbeddedLink:
         self._filters: set[str] = set()
         self._closing: asyncio.TimerHandle | None = None
         self._ended = False  # end of file was fed
-        self._leaving = False  # the gate asked for the end
         self._error: Exception | None = None
         self._closed = asyncio.Event()
         self._retained = RetainedSender(self, upstream.retained)
@@ -95,12 +72,8 @@ class EmbeddedLink:
         """Queue whole packets for amqtt; the client is paused while too much waits."""
         if self._ended or self._closing is not None or not data:
             return
-        self._inbox.append(data)
-        self._inbox_bytes += len(data)
+        self.inbox.add(data)
         self._upstream.schedule(self)
-        if self._inbox_bytes > INBOX_HIGH and not self._client_paused:
-            self._client_paused = True
-            self._owner.pause_client()
 
     def pause(self) -> None:
         """Keep what amqtt writes, up to the limit."""
@@ -120,7 +93,7 @@ class EmbeddedLink:
 
     def close(self) -> None:
         """End when amqtt has routed what was written."""
-        self._leaving = True
+        self.leaving = True
         if self._closing is None and not self._ended:
             self._closing = self._loop.call_later(CLOSE_WITHIN_S, self.abort)
             self._upstream.schedule(self)
@@ -128,9 +101,8 @@ class EmbeddedLink:
     def abort(self, error: Exception | None = None) -> None:
         """End now: what waits in either direction is dropped."""
         self._error = self._error or error
-        self._leaving = True
-        self._inbox.clear()
-        self._inbox_bytes = 0
+        self.leaving = True
+        self.inbox.clear()
         self._out.clear()
         self._out_bytes = 0
         self.writer.closed = True
@@ -147,90 +119,26 @@ class EmbeddedLink:
         """Messages that amqtt took and has not routed yet."""
         return 0 if self.session is None else self.session.delivered_message_queue.qsize()
 
-    def _awaiting(self) -> bool:
-        """Whether amqtt owes the answer to a SUBSCRIBE or UNSUBSCRIBE, behind which all but answers waits."""
-        return self._asked is not None
-
     def feed(self, budget: int) -> tuple[Fed, int]:
-        """Give amqtt its next portion, at most `budget` packets; return what became of it and how many were given."""
+        """Pass on the next portion, at most `budget` packets; return what became of it and how many they were."""
         if self._ended:
             return Fed.NOTHING_LEFT, 0
-        if self._awaiting():
-            self._give_answers()
-            return Fed.BARRIER, 0
-        if self.waiting > WAITING_IN_SESSION:
-            return Fed.LATER, 0
-        left = min(budget, PACKETS_PER_TURN)
-        given = 0
-        while self._inbox and left > 0:
-            chunk = self._inbox[0]
-            start = position = self._position
-            while position < len(chunk) and left > 0 and chunk[position] >> 4 not in (8, 10, 14):
-                position = packet_end(chunk, position)
-                left -= 1
-                given += 1
-            if position > start:
-                self._give(chunk, start, position)
-            elif left > 0 and not self._give_special(chunk, position):
-                if not self._awaiting():
-                    return Fed.MORE, given
-                self._give_answers()
-                return Fed.BARRIER, given
-        if self._inbox:
-            return Fed.MORE, given
-        if self._closing is None:
-            return Fed.NOTHING_LEFT, given
-        if self._settled():
+        fed, given = self.inbox.feed(self._upstream.broker, budget)
+        if fed is Fed.NOTHING_LEFT and self._closing is not None:
+            if not self.inbox.settled():
+                return Fed.MORE, given
             self._end()
-            return Fed.NOTHING_LEFT, given
-        return Fed.MORE, given
+        return fed, given
 
-    def _give(self, chunk: bytes, start: int, end: int) -> None:
-        self.reader.feed(chunk if end - start == len(chunk) else chunk[start:end])
-        self._settling = SETTLE_TURNS
-        if end == len(chunk):
-            self._inbox.popleft()
-            self._position = 0
-        else:
-            self._position = end
-        self._inbox_bytes -= end - start
-        if self._client_paused and self._inbox_bytes < INBOX_LOW:
-            self._client_paused = False
-            self._owner.resume_client()
+    def acknowledged(self, packet_id: int) -> bool:
+        """Take a PUBACK; return False when it answers what amqtt has sent by itself."""
+        return self.handler is not None and self.handler.acknowledged(packet_id)
 
-    def _give_answers(self) -> None:
-        """Give amqtt the acknowledgements that wait behind a SUBSCRIBE or UNSUBSCRIBE.
-
-        A resumed session's queue goes out before amqtt answers anything, message by message, 5 s for each that is
-        not acknowledged: the acknowledgements must not wait for that answer.
-        """
-        answers, kept = take_answers(self._inbox, self._position)
-        if answers:
-            self._inbox, self._position = kept, 0
-            self._inbox_bytes -= len(answers)
-            self.reader.feed(answers)
-
-    def _give_special(self, chunk: bytes, start: int) -> bool:
-        """Give amqtt a packet that it would handle out of order; return whether to go on in this turn."""
-        end = packet_end(chunk, start)
-        kind = chunk[start] >> 4
-        if kind == _DISCONNECT:
-            if not self._settled():
-                return False
-            self._leaving = True
-        if kind == _SUBSCRIBE:
-            self._asked = wire.parse_subscribe(chunk[start:end])
-        elif kind == _UNSUBSCRIBE:
-            self._asked = wire.parse_unsubscribe(chunk[start:end])
-        self._give(chunk, start, end)
-        return kind == _DISCONNECT
-
-    def _settled(self) -> bool:
-        """Whether amqtt has routed everything it was given; asked once per turn."""
-        if self._settling > 0:
-            self._settling -= 1
-            return False
-        return self.reader.idle and self.waiting == 0
+    def answered(self, packets: bytes) -> None:
+        """Take acknowledgements, four bytes each."""
+        for start in range(0, len(packets), 4):
+            if packets[start] >> 4 != _PUBACK or not self.acknowledged(packets[start + 2] << 8 | packets[start + 3]):
+                self.reader.feed(packets[start : start + 4])
 
     def _end(self) -> None:
         if self._closing is not None:
@@ -271,8 +179,12 @@ class EmbeddedLink:
             self._subscribe_answered(packet)
         elif kind == _UNSUBACK:
             self._unsubscribe_answered()
-        self._out.append(packet)
-        self._out_bytes += len(packet)
+        self.send(packet)
+
+    def send(self, packets: bytes) -> None:
+        """Hand whole packets to the owner, with those of the same turn of the loop."""
+        self._out.append(packets)
+        self._out_bytes += len(packets)
         if self._paused or not self._open:
             if self._out_bytes > OUT_LIMIT:
                 self.abort(UpstreamUnavailable("the client does not take what is sent to it"))
@@ -283,7 +195,7 @@ class EmbeddedLink:
 
     def _subscribe_answered(self, packet: bytes) -> None:
         self._suback_seen = True
-        asked, self._asked = self._asked, None
+        asked, self.inbox.asked = self.inbox.asked, None
         if isinstance(asked, wire.Subscribe):
             codes = wire.parse_suback(packet).codes
             for (filter_, _), code in zip(asked.filters, codes, strict=False):
@@ -293,14 +205,14 @@ class EmbeddedLink:
         self._upstream.schedule(self)
 
     def _unsubscribe_answered(self) -> None:
-        asked, self._asked = self._asked, None
+        asked, self.inbox.asked = self.inbox.asked, None
         if isinstance(asked, wire.Unsubscribe):
             for filter_ in asked.filters:
                 self._filters.discard(filter_)
                 self._upstream.forget_empty(filter_)
         self._upstream.schedule(self)
 
-    def opened(self, session: Session, handler: BrokerProtocolHandler) -> None:
+    def opened(self, session: Session, handler: GateHandler) -> None:
         """Take the session; from the next turn of the loop on the owner is called."""
         self.session, self.handler, self._open = session, handler, True
         self._flush_soon()
@@ -319,7 +231,7 @@ class EmbeddedLink:
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
             self._out_bytes = 0
-            self._owner.upstream_received(data)
+            self.owner.upstream_received(data)
 
     def over(self, error: Exception | None) -> None:
         """`external_connected` has returned and amqtt has let go: tell the owner, once."""
@@ -330,8 +242,8 @@ class EmbeddedLink:
         self._closed.set()
         if self._open:
             self._open = False
-            unasked = None if self._leaving else UpstreamUnavailable("amqtt ended the session")
-            self._owner.upstream_closed(self._error or error or unasked)
+            unasked = None if self.leaving else UpstreamUnavailable("amqtt ended the session")
+            self.owner.upstream_closed(self._error or error or unasked)
 
     @property
     def filters(self) -> frozenset[str]:
