@@ -75,7 +75,7 @@ class Admission:
     async def _judge_once(
         self, request: ConnectRequest, credential: Credential, attempt: Attempt
     ) -> Admitted | Refusal | None:
-        """Return the outcome, or None when somebody else registered the thing meanwhile: judge it anew."""
+        """Return the outcome, or None when the facts changed before anything was written: judge it anew."""
         position = self._feed.position
         found = await self._verified(credential, attempt)  # 1
         if isinstance(found, Refusal):
@@ -109,6 +109,8 @@ class Admission:
             refusal = await self.session_limit(granted.principal, client_id)
         if refusal is not None:
             return refusal
+        if (plan or binding) and self._feed.touched_since(position, granted.footing):
+            return None  # an answered change, say of the token, must not be overtaken by what it forbids
         own_changes = await self._apply(plan, thing, binding)  # 5
         if isinstance(own_changes, Refusal) or own_changes is None:
             return own_changes

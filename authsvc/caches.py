@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from authsvc.core.facts import Change, Ground, Kind, Name, Role, Secret, Tenant, Thing, ThingDefinition, Token
+from authsvc.sessions import tenant_name
 from authsvc.store import Store
 
 K = TypeVar("K")
@@ -45,8 +46,9 @@ class Cache(Generic[K, V]):
     def drop(self, key: K) -> V | None:
         return self._entries.pop(key, None)
 
-    def clear(self) -> None:
-        self._entries.clear()
+    def drop_where(self, gone: Callable[[K, V], bool]) -> list[V]:
+        """Drop the entries of which `gone` is true, and return their values."""
+        return [self._entries.pop(key) for key, value in tuple(self._entries.items()) if gone(key, value)]
 
 
 class Facts:
@@ -83,7 +85,11 @@ class Facts:
             pair = await self._store.token_by_digest(digest)
             if pair is not None:
                 token, secret = pair
-                names = (Name(Kind.TOKEN, token.tenant, token.id), Name(Kind.SECRET, token.tenant, secret.id))
+                names = (
+                    Name(Kind.TOKEN, token.tenant, token.id),
+                    Name(Kind.SECRET, token.tenant, secret.id),
+                    tenant_name(token.tenant),  # one row stands for the end of all that was in a tenant
+                )
                 if not self._touched_since(position, names):
                     self._keep_pair(digest, pair)
         return pair
@@ -110,7 +116,7 @@ class Facts:
         if found is None:
             position = self._position()
             found = await self._store.tenant(key)
-            if found is not None and not self._touched_since(position, (Name(Kind.TENANT, key, key),)):
+            if found is not None and not self._touched_since(position, (tenant_name(key),)):
                 self._tenants.put(key, found)
         return found
 
@@ -131,6 +137,8 @@ class Facts:
                 self._things.drop((tenant, key))
             case Kind.TENANT:
                 self._tenants.drop(key)
+                if change.op == "deleted":
+                    self._drop_all_of(key)
             case Kind.GROUND:
                 self._grounds.drop((tenant, key))
             case Kind.DEFINITION:
@@ -147,9 +155,16 @@ class Facts:
         if found is None:
             position = self._position()
             found = await read(*key)  # type: ignore[misc]  # one of the store's reads
-            if found is not None and not self._touched_since(position, (Name(kind, *key),)):
+            if found is not None and not self._touched_since(position, (Name(kind, *key), tenant_name(key[0]))):
                 cache.put(key, found)
         return found
+
+    def _drop_all_of(self, tenant: str) -> None:
+        """Drop what was in a tenant that is no more: another may get its key, and must not find it."""
+        for pair in self._pairs.drop_where(lambda _, pair: pair[0].tenant == tenant):
+            self._forget_digest(pair)
+        for cache in (self._tokens, self._things, self._grounds, self._definitions, self._roles):
+            cache.drop_where(lambda key, _: key[0] == tenant)
 
     def _keep_pair(self, digest: bytes, pair: Pair) -> None:
         for id_ in (pair[0].id, pair[1].id):

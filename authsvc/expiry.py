@@ -45,6 +45,9 @@ class Expiry(Generic[T]):
         if at_us is None:
             self.cancel(item)
             return
+        current = self._current.get(item)
+        if current is not None and current[2] == at_us:
+            return  # what was left then still is: asked again, a clock that was set back would prolong it
         self._push(item, at_us, self._monotonic() + (at_us - self._now_us()) / 1_000_000)
         if self._heap[0][2] is item:
             self._sooner.set()

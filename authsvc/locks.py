@@ -35,7 +35,7 @@ class KeyedLocks(Generic[K]):
             except asyncio.CancelledError:
                 if place.done() and not place.cancelled():
                     self._hand_on(key)  # the lock came in the same turn as the cancellation
-                else:
+                elif place in queue:  # whoever let go in this turn has passed over it already
                     queue.remove(place)
                 raise
         try:

@@ -18,9 +18,10 @@ from authsvc.admission import KNOWN_SESSIONS, Admission, Attempt
 from authsvc.caches import Cache, Facts
 from authsvc.changes import ChangeFeed
 from authsvc.consequences import Consequences, Regrant
+from authsvc.core import things
 from authsvc.core.credentials import ConnectRequest
 from authsvc.core.errors import StoreUnavailable
-from authsvc.core.facts import Name, Refusal, Secret, Thing, ThingState
+from authsvc.core.facts import Name, Refusal, Secret, Thing
 from authsvc.core.policy import Decision
 from authsvc.core.reasons import Reason
 from authsvc.core.tokens import new_id, redacted
@@ -202,6 +203,7 @@ class Service:
             self._rowless.put(key, True)
             return self.new_id(), True
         if row is None:
+            self._admission.counted.drop(key)  # it was wiped since: one more again
             async with self.sessions.lock(admitted.principal, "\0"):  # no client id holds NUL: one of these at a time
                 refusal = await self._admission.session_limit(*key)
                 if refusal is not None:
@@ -245,8 +247,9 @@ class Service:
             thing = await self.facts.thing(session.tenant, session.thing)
             if thing is None:
                 return Refusal(reason=Reason.THING_RETIRED)
-            if thing.state is ThingState.BLOCKED:
-                return Refusal(reason=Reason.THING_BLOCKED)
+            refusal = things.admits(token, thing)  # a move, or another ground of the token, may have ended it
+            if refusal is not None:
+                return refusal
         secret = Secret(id=session.secret_id, token_id=token.id, digest=b"", expires_at_us=session.secret_expires_at_us)
         basis = await self.granting.basis(token, secret, thing)
         if isinstance(basis, Refusal):

@@ -19,7 +19,7 @@ class _Owner(NamedTuple):
 
 class _Move(NamedTuple):
     owner: _Owner
-    thing: str
+    thing: str | None  # None: everybody leaves
     joins: bool
 
 
@@ -51,13 +51,18 @@ class Sets:
 
     def apply(self, change: Change) -> None:
         """Let things join and leave the sets that are in use or being read."""
-        for move in _moves(change):
+        for move in self._all_leave(change.name.key) if _is_end_of_tenant(change) else _moves(change):
             known = self._sets.get(move.owner)
             if known is not None:
                 _apply(known, move)
             while_loading = self._loading.get(move.owner)
             if while_loading is not None:
                 while_loading.append(move)
+
+    def _all_leave(self, tenant: str) -> list[_Move]:
+        """Return the moves that empty every set of a tenant: one row stands for the end of all that was in it."""
+        owners = {*self._sets.keys(), *self._loading}
+        return [_Move(owner, None, joins=False) for owner in owners if owner.tenant == tenant]
 
     async def _get(self, owner: _Owner) -> KeySet:
         found = self._sets.get(owner)
@@ -84,10 +89,16 @@ class Sets:
 
 
 def _apply(keys: KeySet, move: _Move) -> None:
-    if move.joins:
+    if move.thing is None:
+        keys.replace(frozenset())
+    elif move.joins:
         keys.add(move.thing)
     else:
         keys.discard(move.thing)
+
+
+def _is_end_of_tenant(change: Change) -> bool:
+    return change.name.kind is Kind.TENANT and change.op == "deleted"
 
 
 def _moves(change: Change) -> Iterator[_Move]:

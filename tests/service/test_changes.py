@@ -235,11 +235,9 @@ async def test_a_revocation_at_any_await_of_an_admission_leaves_no_session(
     """Wherever the revocation falls, the CONNECT is refused, or `open` says again, or the session is ended."""
     token, text = await world.app_token()
     await world.admitted(text, "other", client_id="warm")
-    world.service.facts._definitions.clear()
-    world.service.facts._grounds.clear()
-    world.service.facts._tenants.clear()
-    for digest in list(world.service.facts._pairs._entries):
-        world.service.facts._pairs.drop(digest)
+    facts = world.service.facts
+    for cache in (facts._definitions, facts._grounds, facts._tenants, facts._pairs):
+        cache.drop_where(lambda *_: True)
     original = getattr(world.store, step)
     revoked: list[int] = []
 

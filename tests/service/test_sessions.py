@@ -67,6 +67,23 @@ def test_cancelled_waiters_give_up_their_place(plan: list[tuple[int, int, int]])
     asyncio.run(scenario())
 
 
+async def test_a_waiter_that_is_cancelled_in_the_turn_of_the_release_is_cancelled_and_no_more():
+    """The one who lets go passes over it before it wakes: it still ends by its cancellation, and the lock is free."""
+    locks: KeyedLocks[str] = KeyedLocks()
+
+    async def wait() -> None:
+        async with locks.hold("k"):
+            raise AssertionError("it was cancelled")
+
+    async with locks.hold("k"):
+        waiter = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert len(locks) == 0
+
+
 class Clocks:
     """A wall clock and a monotonic one, moved by hand."""
 
@@ -131,6 +148,20 @@ def test_a_clock_set_back_prolongs_nothing(expiry: Expiry[str], clocks: Clocks, 
     assert expiry.due() == 0
     clocks.pass_(3_600)
     assert expiry.due() == 1
+
+
+def test_asking_again_for_the_same_time_prolongs_nothing(expiry: Expiry[str], clocks: Clocks, gone: list[str]):
+    """Every new grant of a session states its expiry again: that must not begin to count anew on a clock set back."""
+    at_us = clocks.now_us() + 3_600_000_000
+    expiry.schedule("a", at_us)
+    clocks.wall_us -= 7_200_000_000
+    expiry.due()
+    for _ in range(5_000):
+        expiry.schedule("a", at_us)
+    assert len(expiry._heap) == 1
+    clocks.pass_(3_601)
+    assert expiry.due() == 1
+    assert gone == ["a"]
 
 
 def test_expiry_holds_no_more_than_it_must(expiry: Expiry[str], clocks: Clocks):
