@@ -44,6 +44,12 @@ class BindClientId(StrEnum):
     NEVER = "never"
 
 
+Binding = Annotated[
+    BindClientId | None,
+    typer.Option("--bind-client-id", help="By which tokens a thing is bound to its first client id: app_token."),
+]
+
+
 def add(app: typer.Typer) -> None:
     """Add the two groups to `app`."""
     _definitions(group(app, "definition", "Thing definitions: templates of things and their access rules."))
@@ -107,9 +113,9 @@ def _definitions(app: typer.Typer) -> None:
         operator: Operator,
         key: Key,
         name: Name = None,
-        kind: ThingKind | None = None,
+        kind: Annotated[ThingKind | None, typer.Option("--kind", help="What its things are: thing.")] = None,
         rule: Rules = None,
-        bind_client_id: BindClientId | None = None,
+        bind_client_id: Binding = None,
         modules: Modules = None,
         auto_register_modules: AutoModules = None,
         file: File = None,
@@ -143,7 +149,7 @@ def _definitions(app: typer.Typer) -> None:
         key: Key,
         name: Name = None,
         rule: Rules = None,
-        bind_client_id: BindClientId | None = None,
+        bind_client_id: Binding = None,
         modules: Modules = None,
         auto_register_modules: AutoModules = None,
         file: File = None,

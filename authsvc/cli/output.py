@@ -6,16 +6,19 @@ Data goes to stdout, remarks and errors to stderr, so that a pipe sees data only
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 _WIDE = 200  # characters a line where stdout is no terminal: tables in pipes are read by grep, not by eyes
+_FRACTION = re.compile(r"(?<=^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$")  # of times: --json has it
 _STATES = {"active": "green", "blocked": "red", "suspended": "red", "ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -50,7 +53,23 @@ class Output:
         elif not found:
             self.note(empty)
         else:
-            console().print(table(found, columns))
+            self.print_rows(found, columns)
+
+    def print_rows(self, found: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+        """Print a table; in a terminal too narrow for it, without empty columns, or else one field to a line."""
+        out = console()
+        shown = table(found, columns)
+        if _too_wide(shown, out):
+            columns = [column for column in columns if any(_plain(item.get(column)) != "-" for item in found)]
+            shown = table(found, columns)
+        if not _too_wide(shown, out):
+            out.print(shown)
+            return
+        for number, item in enumerate(found):
+            if number:
+                out.print()
+            given = {column: item.get(column) for column in columns if _plain(item.get(column)) != "-"}
+            out.print(fields(given))
 
     def one(self, item: Mapping[str, Any], *, key: str) -> None:
         """Show one object: its fields, JSON, or with --quiet its `key` alone."""
@@ -104,6 +123,10 @@ def table(items: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
     return shown
 
 
+def _too_wide(shown: Table, out: Console) -> bool:
+    return Measurement.get(out, out.options.update(max_width=10_000), shown).maximum > out.width
+
+
 def fields(item: Mapping[str, Any]) -> Table:
     """Return an object as two columns, nested lists of objects (rules) one to a line."""
     shown = Table(box=None, pad_edge=False, show_header=False, show_edge=False)
@@ -132,7 +155,8 @@ def _plain(value: object) -> str:
     if isinstance(value, list):
         nested = any(isinstance(inner, Mapping) for inner in value)
         return ("\n" if nested else ", ").join(_plain(inner) for inner in value)
-    return "".join(character if character.isprintable() or character == "\n" else "?" for character in str(value))
+    text = "".join(character if character.isprintable() or character == "\n" else "?" for character in str(value))
+    return _FRACTION.sub("Z", text)
 
 
 def _rule(rule: Mapping[str, Any]) -> str:

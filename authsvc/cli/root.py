@@ -11,6 +11,7 @@ app = typer.Typer(
     name="authsvc",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # its boxes cut long option names in 80 columns
     pretty_exceptions_enable=False,  # locals hold secrets
     epilog=example_of("authsvc up --data var"),
 )

@@ -51,9 +51,10 @@ def add(app: typer.Typer) -> None:
         broker_config: BrokerConfig = None,
         upstream: Upstream = None,
     ) -> None:
-        """Run broker and HTTP API in one process, with a SQLite database in the data directory.
+        """Run broker and HTTP API in one process.
 
-        Settings come from --config, then from AUTHSVC__SECTION__KEY in the environment, then from these flags.
+        The database is in the data directory. Settings come from --config, then from AUTHSVC__SECTION__KEY in the
+        environment, then from these flags.
         """
         with failures():
             settings = settings_of(

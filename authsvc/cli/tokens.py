@@ -38,7 +38,7 @@ def expiry(text: str | None) -> str | None:
 
 def add(app: typer.Typer) -> None:
     """Add the group to `app`."""
-    tokens = group(app, "token", "Tokens: app (a fleet), device (--thing) and ground (--ground) tokens.")
+    tokens = group(app, "token", "Tokens: of a fleet, a thing (--thing) or a ground (--ground).")
     _create(tokens)
     _others(tokens)
 

@@ -59,7 +59,7 @@ def _refusals(app: typer.Typer) -> None:
         limit: Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="The last so many.")] = None,
         follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     ) -> None:
-        """Show the last refusals of CONNECT, publish, subscribe and delivery, with their reasons."""
+        """Show the last refusals and denials, with their reasons."""
         path = operator.path("refusals")
 
         def ask() -> list[Object]:
@@ -106,14 +106,14 @@ def _explain(app: typer.Typer) -> None:
         ] = None,
         thing: Annotated[str | None, typer.Option("--thing", help="Of this thing.")] = None,
         token_id: Annotated[
-            str | None, typer.Option("--token-id", help="Of this token (with --thing for app tokens).")
+            str | None, typer.Option("--token-id", help="Of whoever would connect with this token.")
         ] = None,
-        qos: Annotated[int | None, typer.Option("--qos", min=0, max=2)] = None,
-        retain: Annotated[bool | None, typer.Option("--retain/--no-retain")] = None,
+        qos: Annotated[int | None, typer.Option("--qos", min=0, max=2, help="Of the publish or subscription.")] = None,
+        retain: Annotated[bool | None, typer.Option("--retain/--no-retain", help="Of the publish.")] = None,
     ) -> None:
-        """Say whether it would be allowed now, by which rule, and how that was decided."""
-        if client_id is None and thing is None and token_id is None:
-            raise CommandFailed("name whose rules to ask: --client-id, --thing or --token-id")
+        """Say whether it would be allowed now, and by which rule."""
+        if sum(subject is not None for subject in (client_id, thing, token_id)) != 1:
+            raise CommandFailed("name whose rules to ask: one of --client-id, --thing and --token-id")
         body = given(
             client_id=client_id, thing=thing, token_id=token_id, action=action, topic=topic, qos=qos, retain=retain
         )

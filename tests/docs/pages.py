@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_BLOCK = r"^```(\w*)\n(.*?)^```$"
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 
 
@@ -20,11 +21,11 @@ def text_of(name: str) -> str:
 
 def blocks(text: str, language: str) -> list[str]:
     """Return the fenced blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [body for given, body in re.findall(_BLOCK, text, re.MULTILINE | re.DOTALL) if given == language]
 
 
 def without_blocks(text: str) -> str:
-    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(_BLOCK, "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def anchors(text: str) -> set[str]:
