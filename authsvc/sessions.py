@@ -221,11 +221,6 @@ class Sessions:
         session = self._by_id.get(session_id)
         return session if session is not None and session.tenant == tenant else None
 
-    def of_tenant(self, tenant: str, *, limit: int | None = None, after: str = "") -> list[Session]:
-        """Return the tenant's sessions ordered by id, those after the id `after`, at most `limit`."""
-        found = sorted((s for s in self.resting_on(tenant_name(tenant)) if s.id > after), key=lambda s: s.id)
-        return found if limit is None else found[:limit]
-
     def find(self, tenant: str, *, client_id: str | None = None, thing: str | None = None) -> list[Session]:
         """Return the tenant's sessions with this client id and of this thing (either may be left out)."""
         if thing is not None:

@@ -68,11 +68,14 @@ def credential_of(request: ConnectRequest) -> Credential | Refusal:
 
     An app token needs the thing key as username; with a device token the key may be left out; a ground token ignores
     the username. Refused as ``malformed_credential``: no token in the password, a token in the username (alone or as
-    well), a JWT, and tokens of kinds that open other doors. ``thing_key_invalid``: an app token without a valid key.
+    well) or in the client id, a JWT, and tokens of kinds that open other doors. ``thing_key_invalid``: an app token
+    without a valid key.
     """
     username = request.username or ""
     if tokens.holds_token(username):
         return _malformed("the username holds a token; the token belongs in the password, and there only")
+    if tokens.holds_token(request.client_id):  # it is listed, logged and bound to the thing: whoever reads has it
+        return _malformed("the client id holds a token; the token belongs in the password, and there only")
     parsed = tokens.parse(request.password or b"")
     if parsed is None:
         return _malformed(_what_is_wrong(request.password))

@@ -108,6 +108,15 @@ def test_an_app_token_needs_a_valid_thing_key(username):
     assert credential_of(request(username, APP)).reason is Reason.THING_KEY_INVALID
 
 
+@pytest.mark.parametrize("client_id", [APP, f"x{DEVICE}y", DEVICE[:-9], JWT], ids=["own", "within", "cut", "jwt"])
+def test_a_token_in_the_client_id_is_refused(client_id):
+    """A client id is shown in lists, bound to the thing and stored: with a valid password beside it, it would stay."""
+    refusal = credential_of(request("gw-1", APP, client_id=client_id))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.MALFORMED_CREDENTIAL
+    assert "client id holds a token" in refusal.detail
+
+
 def test_a_device_token_with_an_impossible_key_is_refused_too():
     """A key that no thing can have is not silently left out."""
     assert credential_of(request("a/b", DEVICE)).reason is Reason.THING_KEY_INVALID

@@ -198,7 +198,7 @@ async def test_a_closed_session_leaves_no_trace(world: World):
     _, text = await world.app_token(expires_at_us=world.clock.now_us() + 3_600_000_000)
     session, _ = await world.connect(text, "gw-1")
     sessions = world.service.sessions
-    assert sessions.of_tenant(T) == [session]
+    assert sessions.find(T) == [session]
     sessions.closed(session, Reason.PROTOCOL_ERROR)
     sessions.closed(session, Reason.PROTOCOL_ERROR)
     assert (len(sessions), sessions._by_name, sessions._holders, len(sessions._locks)) == (0, {}, {}, 0)

@@ -379,6 +379,25 @@ async def test_platform_roles_are_handed_out_by_platform_owners_only(tenants, ke
     assert (await tenants.call("PATCH", f"{t}/{made['id']}", json={"roles": ["platform/nothing"]})).status_code == 422
 
 
+@pytest.mark.parametrize("key", ["acme owner", "platform operator"])
+async def test_a_token_with_a_platform_role_lives_no_longer_than_the_platform_said(tenants, key):
+    """Its end may come sooner by anybody's hand, later only by the platform's; without the role it is the tenant's."""
+    t = "/v1/tenants/acme/app-tokens"
+    body = {"name": "n", "roles": ["platform/bridge"], "expires_at": "2040-01-01T00:00:00Z"}
+    made = await tenants.ok("POST", t, json=body)
+    path = f"{t}/{made['id']}"
+    for expires_at in (None, "2040-01-01T00:00:01Z"):
+        for more in ({}, {"roles": ["platform/bridge", "monitor"]}):
+            answer = await tenants.call("PATCH", path, key=key, json={"expires_at": expires_at, **more})
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    found = await tenants.ok("PATCH", path, key=key, json={"expires_at": "2039-01-01T00:00:00Z"})
+    assert found["expires_at"] == "2039-01-01T00:00:00Z"
+    found = await tenants.ok("PATCH", path, json={"expires_at": "2040-01-01T00:00:00Z"})
+    assert found["expires_at"] == "2040-01-01T00:00:00Z"
+    found = await tenants.ok("PATCH", path, key=key, json={"expires_at": None, "roles": None})
+    assert (found["expires_at"], found["roles"]) == (None, [])
+
+
 async def test_the_last_platform_owner_key_stays(tenants):
     """Deleting owner keys goes on until one is left, however many try at once."""
     ids = [await tenants.admin(f"o{number}", "owner", None) for number in range(3)]

@@ -155,7 +155,7 @@ async def list_app_tokens(
     q: Search = None,
     revoked: Revoked = False,
 ) -> Items[AppTokenAnswer]:
-    """List the app tokens in order of creation."""
+    """List the app tokens in order of their ids."""
     return await page_of(
         call,
         call.store.app_tokens.list,
@@ -178,9 +178,10 @@ async def read_app_token(call: Current, tenant: KeyInPath, id: IdInPath) -> AppT
 async def change_app_token(call: Current, tenant: KeyInPath, id: IdInPath, body: AppTokenPatch) -> AppTokenAnswer:
     """Change an app token; live grants follow before this answers. Things that it registered keep what they have."""
     async with call.context.privileges:  # a platform role that is being taken off must not come back by a race
-        if body.roles:
-            held = (await call.store.app_tokens.get(tenant, id)).roles
-            _check_platform_roles(call, added=frozenset(body.roles) - frozenset(held))
+        held = await call.store.app_tokens.get(tenant, id)
+        roles = frozenset((body.roles or ()) if body.given("roles") else held.roles)
+        prolonged = body.given("expires_at") and _is_later(body.expires_at, held.expires_at_us)
+        _check_platform_roles(call, added=roles if prolonged else roles - frozenset(held.roles))
         written = await call.store.app_tokens.update(tenant, id, **await _changes(call, tenant, id, body))
     return AppTokenAnswer.of(await call.settled(written))
 
@@ -212,6 +213,11 @@ def _check_platform_roles(call: Call, *, added: frozenset[str]) -> None:
     """Keep platform roles in the hands of the platform's owners; asked before whether such a role exists."""
     if any(role.startswith(PLATFORM_PREFIX) for role in added) and not call.caller.platform_owner:
         raise forbidden("`platform/…` roles take an owner key that is bound to no tenant")
+
+
+def _is_later(at_us: int | None, than_us: int | None) -> bool:
+    """Tell whether the first expiry comes after the second; None is never."""
+    return than_us is not None and (at_us is None or at_us > than_us)
 
 
 async def _changes(call: Call, tenant: str, id: str, body: AppTokenPatch) -> dict[str, Any]:

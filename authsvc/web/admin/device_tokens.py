@@ -89,7 +89,7 @@ async def list_device_tokens(
     q: Search = None,
     revoked: Revoked = False,
 ) -> Items[DeviceTokenAnswer]:
-    """List the device tokens of a thing in order of creation."""
+    """List the device tokens of a thing in order of their ids."""
     return await page_of(
         call,
         call.store.device_tokens.list,

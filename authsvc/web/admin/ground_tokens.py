@@ -100,7 +100,7 @@ async def list_ground_tokens(
     q: Search = None,
     revoked: Revoked = False,
 ) -> Items[GroundTokenAnswer]:
-    """List the tokens of a ground in order of creation."""
+    """List the tokens of a ground in order of their ids."""
     return await page_of(
         call,
         call.store.ground_tokens.list,

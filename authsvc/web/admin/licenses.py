@@ -75,5 +75,5 @@ async def change_license(call: Current, tenant: KeyInPath, key: KeyInPath, body:
 
 @router.delete("/tenants/{tenant}/licenses/{key}", status_code=204, **access(OPERATE))
 async def delete_license(call: Current, tenant: KeyInPath, key: KeyInPath, cascade: Cascade = False) -> None:
-    """Delete a licence; with `cascade` tokens and things lose it."""
+    """Delete a licence; with `cascade` the tokens that name it are revoked, and its things stay without a seat."""
     await call.settled(await call.store.licenses.delete(tenant, key, cascade=cascade))

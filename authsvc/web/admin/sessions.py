@@ -7,8 +7,7 @@ from typing import Annotated
 from fastapi import Query
 
 from authsvc.core.errors import NotFound
-from authsvc.core.reasons import Reason
-from authsvc.sessions import Session, Will
+from authsvc.sessions import Session
 from authsvc.store import Page
 from authsvc.web.auth import OPERATE, VIEW
 from authsvc.web.listing import page_of
@@ -63,17 +62,13 @@ async def list_sessions(
     """List the live sessions of this process in order of their ids."""
 
     async def fetch(*, limit: int, cursor: str | None, **filters: str | None) -> Page[Session]:
-        wanted = {name: value for name, value in filters.items() if value is not None}
-        found = sorted(
-            (
-                session
-                for session in call.service.sessions
-                if session.tenant == tenant
-                and (cursor is None or session.id > cursor)
-                and all(getattr(session, name) == value for name, value in wanted.items())
-            ),
-            key=lambda session: session.id,
-        )
+        ground = filters.pop("ground")
+        found = [
+            session
+            for session in call.service.sessions.find(tenant, **filters)
+            if session.id > (cursor or "") and (ground is None or session.ground == ground)
+        ]
+        found.sort(key=lambda session: session.id)
         rest = len(found) > limit
         return Page(items=tuple(found[:limit]), next=found[limit - 1].id if rest else None)
 
@@ -92,8 +87,5 @@ async def list_sessions(
 @router.delete("/tenants/{tenant}/sessions/{id}", status_code=204, **access(OPERATE))
 async def kick_session(call: Current, tenant: KeyInPath, id: IdInPath) -> None:
     """End a session; the client may connect again, its will is sent and its queue kept."""
-    for session in call.service.sessions:
-        if session.id == id and session.tenant == tenant:
-            call.service.sessions.end(session, Reason.KICKED, Will.SEND)
-            return
-    raise NotFound("session", id)
+    if not call.service.sessions.kick(id, tenant=tenant):
+        raise NotFound("session", id)
