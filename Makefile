@@ -44,12 +44,12 @@ cover: $(BIN)/.tested  ## branch coverage of the core, which must be complete
 
 fuzz: $(BIN)/.tested  ## ten minutes of coverage-guided fuzzing of the packet parsers (SECONDS=600)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[fuzz]'
-	@$(BIN)/python tests/fuzz/fuzz_wire.py --seconds $(or $(SECONDS),600)
+	@$(BIN)/python -m tests.fuzz.fuzz_wire $(or $(SECONDS),600)
 
 soak: $(BIN)/.tested  ## the long versions of the tests that race, kill and flood
 	@AUTHSVC_TEST_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -m slow $(ARGS)
 
-bench: $(BIN)/.tested  ## all benchmarks side by side; prints the table of docs/performance.md
+bench: $(BIN)/.tested  ## all benchmarks side by side (ARGS=--quick for one round each)
 	@sh tests/needs.sh
 	@$(BIN)/python -m tests.bench $(ARGS)
 

@@ -1,4 +1,4 @@
-"""`python -m tests.bench [NAME…]`: run the benchmarks (all of them by default) and print the performance table."""
+"""`python -m tests.bench [--quick] [NAME…]`: run the benchmarks, all by default, and print the performance table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from tests.bench import admission, decisions, load, memory, traffic
 from tests.bench.table import HEAD, Row
 
-BENCHMARKS: dict[str, Callable[[], Iterable[Row]]] = {
+BENCHMARKS: dict[str, Callable[[int], Iterable[Row]]] = {  # each takes the number of paired rounds
     "decisions": decisions.run,
     "admission": admission.run,
     "embedded": traffic.embedded,
@@ -19,18 +19,23 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Row]]] = {
     "scale": admission.scale,
 }
 
+ROUNDS = 5
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"which: {', '.join(BENCHMARKS)}")
-    chosen = parser.parse_args().names or list(BENCHMARKS)
+    parser.add_argument("--quick", action="store_true", help="one round each: shows that they run, not what is true")
+    arguments = parser.parse_args()
+    chosen = arguments.names or list(BENCHMARKS)
+    rounds = 1 if arguments.quick else ROUNDS
     if unknown := [name for name in chosen if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(f'`{name}`' for name in unknown)}; there are {', '.join(BENCHMARKS)}")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f} before")
     print(f"generator alone: {load.ceiling():,.0f} messages/s\n")
     print(HEAD)
     for name in chosen:
-        for row in BENCHMARKS[name]():
+        for row in BENCHMARKS[name](rounds):
             print(row.markdown(), flush=True)
     print(f"\nload {os.getloadavg()[0]:.2f} after")
 

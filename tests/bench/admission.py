@@ -29,7 +29,7 @@ def _now_us() -> int:
     return time.time_ns() // 1_000
 
 
-def run(pairs: int = 5) -> list[Row]:
+def run(pairs: int) -> list[Row]:
     cached, read = asyncio.run(_in_process(pairs))
     return [
         Row("CONNECT decision, known thing", "one SQLite read per step", cached, read, read / cached, 3, "s"),
@@ -100,7 +100,7 @@ async def _uncached(store: Store, digest: bytes, key: str) -> None:
     )
 
 
-def scale(rounds: int = 3) -> list[Row]:
+def scale(rounds: int) -> list[Row]:
     """CONNECT p99 over the network with 100,000 stored things against 1,000; each probe is another thing."""
     with servers.mosquitto() as broker, tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
         few, many = [], []

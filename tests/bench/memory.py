@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
+import statistics
 import time
 
 import psutil
@@ -15,10 +16,17 @@ from tests.bench.table import Row
 SESSIONS = 2_000
 
 
-def run() -> list[Row]:
+def run(rounds: int) -> list[Row]:
     """Connect and subscribe 2,000 known things that then stay; the growth of the service's memory, per session."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, SESSIONS + 1_000)), hard))
+    grown = statistics.median(_grown() for _ in range(min(rounds, 3)))
+    bound = 12 * 1024
+    return [Row("memory per session in the gate", "12 KiB", grown, bound, grown / bound, 1, "B", at_most=True)]
+
+
+def _grown() -> float:
+    """Return bytes per session of a service that was started for it."""
     with servers.mosquitto() as broker, servers.authsvc(upstream=broker) as service:
         fleet = prepare(service)
         logins = fleet.register(SESSIONS)
@@ -35,5 +43,4 @@ def run() -> list[Row]:
         grown = (process.memory_info().rss - before) / SESSIONS
         for sock in held:
             sock.close()
-    bound = 12 * 1024
-    return [Row("memory per session in the gate", "12 KiB", grown, bound, grown / bound, 1, "B", at_most=True)]
+    return grown

@@ -42,7 +42,7 @@ def paired(rates: dict[str, Rate], rounds: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in figures.items()}
 
 
-def embedded(rounds: int = 5) -> Iterator[Row]:
+def embedded(rounds: int) -> Iterator[Row]:
     """Gate and amqtt in one process against stock amqtt: messages of both QoS, and connections of known things."""
     with servers.stock_amqtt() as stock, servers.stock_amqtt(PLUGIN) as checked, servers.authsvc() as service:
         fleet = prepare(service)
@@ -75,7 +75,7 @@ def embedded(rounds: int = 5) -> Iterator[Row]:
         )
 
 
-def tcp(rounds: int = 5) -> Iterator[Row]:
+def tcp(rounds: int) -> Iterator[Row]:
     """The gate before Mosquitto against the same Mosquitto."""
     with servers.mosquitto() as broker, servers.authsvc(upstream=broker) as service:
         fleet = prepare(service)
