@@ -121,7 +121,7 @@ async def change_role(call: Current, tenant: KeyInPath, key: KeyInPath, body: Ro
 
 @router.delete("/tenants/{tenant}/roles/{key}", status_code=204, **access(OPERATE))
 async def delete_role(call: Current, tenant: KeyInPath, key: KeyInPath, cascade: Cascade = False) -> None:
-    """Delete a role; with `cascade` the tokens that carry it are revoked (its denies must not end before them)."""
+    """Delete a role; with `cascade` the tokens that carry it are revoked (its denies must not end first)."""
     await call.settled(await call.store.roles.delete(tenant, key, cascade=cascade))
 
 
@@ -153,5 +153,5 @@ async def change_platform_role(call: Current, key: KeyInPath, body: RolePatch) -
 
 @router.delete("/roles/{key}", status_code=204, **access(PLATFORM_OWN))
 async def delete_platform_role(call: Current, key: KeyInPath, cascade: Cascade = False) -> None:
-    """Delete a platform role; with `cascade` the tokens that carry it are revoked (its denies must not end before them)."""
+    """Delete a platform role; with `cascade` the tokens that carry it are revoked (its denies must not end first)."""
     await call.settled(await call.store.roles.delete(PLATFORM, key, cascade=cascade))
