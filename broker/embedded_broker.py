@@ -163,7 +163,7 @@ class GateBroker(Broker):  # type: ignore[misc]
                     plain = plain or wire.encode_publish(topic, payload, qos=0)
                     handler.deliver(plain)
             except Exception:  # noqa: BLE001  # of one receiver: the others get the message all the same
-                _log.exception("a delivery failed and is skipped")
+                _log.exception("amqtt_delivery_failed")
         return left
 
 
