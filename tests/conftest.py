@@ -1,10 +1,23 @@
-"""What all tests share: nothing is skipped where `AUTHSVC_NO_SKIP` is set, as it is in CI."""
+"""What all tests share: nothing is skipped where `AUTHSVC_NO_SKIP` is set, as it is in CI.
+
+`AUTHSVC_TEST_LOOP=uvloop` runs them on the event loop of the product; the default is that of the standard library.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import Callable, Mapping
 
 import pytest
+import uvloop
+
+
+if os.environ.get("AUTHSVC_TEST_LOOP") == "uvloop":
+
+    def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+        """Return what makes the loops of all tests."""
+        return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.hookimpl(trylast=True)

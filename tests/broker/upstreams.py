@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -43,12 +44,18 @@ async def mosquitto_socket(folder: Path) -> AsyncIterator[Path]:
     process = subprocess.Popen([MOSQUITTO, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         async with asyncio.timeout(5):
-            while not path.exists():
+            while not _listens(path):
                 await asyncio.sleep(0.01)
         yield path
     finally:
         process.terminate()
         process.wait(5)
+
+
+def _listens(path: Path) -> bool:
+    """Try it: the file is there before anybody listens."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 @asynccontextmanager
