@@ -35,7 +35,7 @@ READER = "service"
 
 
 class Applier(Protocol):
-    """Takes changes in one synchronous step: caches and sets."""
+    """Takes changes in one synchronous step: caches, sets, and what is remembered of a tenant."""
 
     def apply(self, change: Change) -> None: ...
 
@@ -103,7 +103,7 @@ class ChangeFeed:
     ) -> None:
         self.position = 0
         self._store = store
-        self._appliers = list(appliers)
+        self._appliers = tuple(appliers)
         self._follower = follower
         self._monotonic = monotonic
         self._touched = Touched()
@@ -137,10 +137,6 @@ class ChangeFeed:
                 await self._wait(await self._turn())
         finally:
             cancel_wake_up()
-
-    def add_listener(self, listener: Applier) -> None:
-        """Let `listener` see every change from now on, after caches and sets."""
-        self._appliers.append(listener)
 
     def wake(self) -> None:
         """Look for new rows now."""

@@ -30,7 +30,6 @@ INITIALISED = "initialised"
 ADMIN_TOKEN = "admin-token"  # noqa: S105  # the name of the file
 ADMIN_TOKEN_VARIABLE = "AUTHSVC_ADMIN_TOKEN"  # noqa: S105  # the name of it
 FIRST_KEY = "first"
-FIRST_TENANT = "default"
 
 
 class StartError(AuthsvcError):
@@ -96,8 +95,8 @@ async def prepare(store: Store, data: Path, *, random: Callable[[int], bytes], g
     initialised = data / INITIALISED
     is_first = not initialised.exists()
     try:
-        if is_first and await store.tenant(FIRST_TENANT) is None:
-            await store.tenants.create(FIRST_TENANT)
+        if is_first:
+            await store.ensure_default_tenant()
         written: str | None = None
         if given_token is not None:
             parsed = tokens.parse(given_token)

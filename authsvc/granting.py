@@ -11,12 +11,22 @@ from dataclasses import dataclass
 
 from authsvc.caches import Cache, Facts
 from authsvc.consequences import earliest
-from authsvc.core.facts import KeySet, Kind, Name, Refusal, Role, Secret, Thing, ThingDefinition, Token, TokenKind
+from authsvc.core.facts import (
+    PLATFORM_PREFIX,
+    KeySet,
+    Kind,
+    Name,
+    Refusal,
+    Role,
+    Secret,
+    Thing,
+    ThingDefinition,
+    Token,
+    TokenKind,
+)
 from authsvc.core.policy import Grant, compile_grant, ground_token_rules, uses_client_variable
 from authsvc.core.reasons import Reason
 from authsvc.sets import Sets
-
-PLATFORM_PREFIX = "platform/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from authsvc.core.facts import Change, Kind
 from authsvc.core.reasons import Reason
 
 KEPT_PER_TENANT = 1_000
@@ -113,6 +114,13 @@ class Refusals:
             if (client_id is None or record.client_id == client_id) and (thing is None or record.thing == thing):
                 found.append(record)
         return found
+
+    def apply(self, change: Change) -> None:
+        """Forget the refusals of a tenant that was deleted: the next one of its key must not read them."""
+        if change.name.kind is Kind.TENANT and change.op == "deleted":
+            self._by_tenant.pop(change.name.key, None)
+            for key in [key for key, record in self._merge.items() if record.tenant == change.name.key]:
+                del self._merge[key]
 
     def _remember(self, key: tuple[str, ...], record: RefusalRecord) -> None:
         self._merge.pop(key, None)

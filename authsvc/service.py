@@ -77,7 +77,7 @@ class Service:
         )
         self.feed = ChangeFeed(
             store,
-            appliers=(self.facts, self.sets),
+            appliers=(self.facts, self.sets, self.refusals),
             follower=Consequences(self.sessions, self._regrant),
             monotonic=monotonic,
         )

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from authsvc.core.reasons import Reason
+
+PLATFORM_PREFIX: Final = "platform/"  # by which tokens name platform roles; no tenant's role key holds a slash
 
 
 class Kind(StrEnum):

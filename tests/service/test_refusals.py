@@ -67,6 +67,18 @@ def test_filters_and_the_way_to_follow():
     assert refusals.last("other") == []
 
 
+async def test_the_next_tenant_of_a_key_reads_nothing_of_the_former(world: World):
+    """The list ends with its tenant; a refusal right after it begins a new record."""
+    for _ in range(2):
+        _, text = await world.app_token(auto_register=False)
+        await world.refused(text, "nobody")
+        assert [record.count for record in world.service.refusals.last(T)] == [1]
+        await world.store.tenants.delete(T, cascade=True)
+        await world.store.tenants.create(T)
+        await world.settle()
+        assert world.service.refusals.last(T) == []
+
+
 async def test_a_token_in_the_wrong_field_is_not_kept(world: World):
     """Somebody who puts his token into the client id or a topic does not publish it in the list."""
     text = tokens.mint(TokenKind.APP)

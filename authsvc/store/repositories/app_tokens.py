@@ -11,6 +11,7 @@ from authsvc.core.tokens import new_id
 from authsvc.store.database import KEEP, Database, Keep, Page, Transaction, Written
 from authsvc.store.endings import end_secrets
 from authsvc.store.records import token_values
+from authsvc.store.repositories.lists import changed
 from authsvc.store.repositories.references import (
     require_definition,
     require_ground,
@@ -128,11 +129,7 @@ class AppTokens:
 
         def work(tx: Transaction) -> Token:
             before = _take_living(tx, tenant, id)
-            fields = {
-                field: value
-                for field, value in given.items()
-                if not isinstance(value, Keep) and value != getattr(before, field)
-            }
+            fields = changed(before, given)
             if not fields:
                 return before
             after: Token = replace(before, **fields)  # type: ignore[arg-type]

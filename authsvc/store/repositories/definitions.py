@@ -13,7 +13,7 @@ from authsvc.core.topics import check_key
 from authsvc.store.database import KEEP, ConstraintFailed, Database, Keep, Page, Transaction, Written
 from authsvc.store.endings import delete_thing, revoke_token
 from authsvc.store.records import definition_of, rules_text, thing_of
-from authsvc.store.repositories.lists import page_of, read_one, take_one
+from authsvc.store.repositories.lists import changed, page_of, read_one, take_one
 from authsvc.store.repositories.references import refuse_in_use, require_tenant, tokens_naming, unknown
 
 BUILT_IN = frozenset(kind.value for kind in ThingKind)
@@ -119,11 +119,7 @@ class Definitions:
 
         def work(tx: Transaction) -> ThingDefinition:
             before = take_one(tx, "thing definition", "definition", definition_of, key, tenant=tenant, key=key)
-            fields = {
-                field: value
-                for field, value in given.items()
-                if not isinstance(value, Keep) and value != getattr(before, field)
-            }
+            fields = changed(before, given)
             if not fields:
                 return before
             after: ThingDefinition = replace(before, **fields)  # type: ignore[arg-type]

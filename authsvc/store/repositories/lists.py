@@ -1,15 +1,15 @@
-"""What the repositories share: cursors and pages, and reading one record in or outside a transaction."""
+"""What the repositories share: cursors and pages, reading one record, and what an update changes."""
 
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
 from authsvc.core.errors import InvalidInput, NotFound
-from authsvc.store.database import Database, Page, Row, Transaction
+from authsvc.store.database import Database, Keep, Page, Row, Transaction
 
 R = TypeVar("R")
 
@@ -62,6 +62,15 @@ async def read_one(
     if not rows:
         raise NotFound(kind, key)
     return record(rows[0])
+
+
+def changed(before: object, given: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of an update that were given and differ from what is stored."""
+    return {
+        field: value
+        for field, value in given.items()
+        if not isinstance(value, Keep) and value != getattr(before, field)
+    }
 
 
 def take_one(tx: Transaction, kind: str, query: str, record: Callable[[Row], R], key: str, /, **values: object) -> R:

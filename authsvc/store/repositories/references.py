@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from authsvc.core.errors import InUse, InvalidInput, NotFound
-from authsvc.core.facts import Role, ThingDefinition, Token
+from authsvc.core.facts import PLATFORM_PREFIX, Role, ThingDefinition, Token
 from authsvc.store.database import Transaction
 from authsvc.store.records import definition_of, role_of, token_of
-
-PLATFORM_PREFIX = "platform/"
 
 
 def require_tenant(tx: Transaction, tenant: str) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from authsvc.core.errors import Conflict
-from authsvc.core.facts import Kind, Name, Role, Rule
+from authsvc.core.facts import PLATFORM_PREFIX, Kind, Name, Role, Rule
 from authsvc.core.topics import check_key
 from authsvc.store.database import KEEP, ConstraintFailed, Database, Keep, Page, Transaction, Written
 from authsvc.store.endings import revoke_token
 from authsvc.store.records import role_of, rules_text, strings_text
 from authsvc.store.repositories.definitions import check_rules
-from authsvc.store.repositories.lists import page_of, read_one, take_one
-from authsvc.store.repositories.references import PLATFORM_PREFIX, refuse_in_use, require_tenant, tokens_naming
+from authsvc.store.repositories.lists import changed, page_of, read_one, take_one
+from authsvc.store.repositories.references import refuse_in_use, require_tenant, tokens_naming
 
 
 def role_name(tenant: str, key: str) -> Name:
@@ -82,11 +82,7 @@ class Roles:
 
         def work(tx: Transaction) -> Role:
             before = take_one(tx, "role", "role", role_of, key, tenant=tenant, key=key)
-            fields = {
-                field: value
-                for field, value in given.items()
-                if not isinstance(value, Keep) and value != getattr(before, field)
-            }
+            fields = changed(before, given)
             if not fields:
                 return before
             after: Role = replace(before, **fields)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from authsvc.core.topics import check_key
 from authsvc.store.database import KEEP, Database, Keep, Page, Transaction, Written
 from authsvc.store.endings import change_thing, delete_thing, thing_name, wipe_thing
 from authsvc.store.records import thing_of, thing_values
-from authsvc.store.repositories.lists import page_of, read_one, take_one
+from authsvc.store.repositories.lists import changed, page_of, read_one, take_one
 from authsvc.store.repositories.references import require_definition, require_ground, require_tenant
 
 
@@ -126,11 +126,7 @@ class Things:
 
         def work(tx: Transaction) -> Thing:
             before = _take(tx, tenant, key)
-            fields = {
-                field: value
-                for field, value in given.items()
-                if not isinstance(value, Keep) and value != getattr(before, field)
-            }
+            fields = changed(before, given)
             if not fields:
                 return before
             after: Thing = replace(before, **fields)  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from authsvc.core.facts import Token, TokenKind
+from authsvc.core.facts import PLATFORM_PREFIX, Token, TokenKind
 from authsvc.web.auth import OPERATE, VIEW
 from authsvc.web.expiry import check_expiry
 from authsvc.web.listing import page_of
@@ -34,8 +34,6 @@ from authsvc.web.problems import forbidden
 from authsvc.web.routes import Call, Current, access, resource
 
 router = resource("app tokens")
-
-PLATFORM_PREFIX = "platform/"
 
 
 class AppTokenNew(Body):
