@@ -13,7 +13,7 @@ from authsvc.cli.client import Object
 from authsvc.cli.operator import Operator, command, group
 from authsvc.cli.output import cell, console, table
 from authsvc.cli.places import Limit, given
-from authsvc.cli.problems import CommandFailed
+from authsvc.cli.problems import CommandFailed, Refused
 
 _FOLLOW_EVERY_S = 1.0  # equal refusals are merged within a second, so asking more often shows nothing more
 REFUSAL_COLUMNS = ("time", "client_id", "thing", "action", "topic", "reason", "rule", "count", "peer", "token_prefix")
@@ -57,16 +57,21 @@ def _refusals(app: typer.Typer) -> None:
         client_id: Annotated[str | None, typer.Option("--client-id", help="Of this client id.")] = None,
         thing: Annotated[str | None, typer.Option("--thing", help="Of this thing.")] = None,
         limit: Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="The last so many.")] = None,
+        unknown: Annotated[
+            bool, typer.Option("--unknown", help="Those of no known tenant (unknown tokens); takes a platform key.")
+        ] = False,
         follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
     ) -> None:
         """Show the last refusals and denials, with their reasons."""
-        path = operator.path("refusals")
+        path = "/v1/refusals" if unknown else operator.path("refusals")
 
         def ask() -> list[Object]:
             return list(operator.api.get(path, client_id=client_id, thing=thing, limit=limit)["items"])
 
         if not follow:
             operator.out.rows(ask(), REFUSAL_COLUMNS, key="reason", empty="nothing was refused")
+            if not unknown:
+                _hint_at_unknown(operator, client_id, thing)
             return
         seen: dict[tuple[object, ...], int] = {}
         try:
@@ -76,6 +81,16 @@ def _refusals(app: typer.Typer) -> None:
                 time.sleep(_FOLLOW_EVERY_S)
         except KeyboardInterrupt:
             return
+
+
+def _hint_at_unknown(operator: Operator, client_id: str | None, thing: str | None) -> None:
+    """Say on stderr that there are refusals of no known tenant: whose token is wrong is looked for among these."""
+    try:
+        found = operator.api.get("/v1/refusals", client_id=client_id, thing=thing, limit=1000)["items"]
+    except Refused:  # a key that is bound to a tenant
+        return
+    if found:
+        operator.out.note(f"and {len(found)} of no known tenant: authsvc refusals --unknown")
 
 
 def _show_new(operator: Operator, refusal: Object, seen: dict[tuple[object, ...], int]) -> None:

@@ -267,6 +267,22 @@ async def _denied_publish(service: LiveService, token: str) -> Client:
     return client
 
 
+async def test_a_wrong_token_is_found_among_those_of_no_tenant(service: LiveService, operator: Operator) -> None:
+    """A tenant's list points at the list of unknown tokens, which a key of that tenant is not given."""
+    with pytest.raises(ConnectRefused):
+        await connect("127.0.0.1", service.port, client_id="lost", username="x", token="asapp_" + "x" * 49)
+    assert "lost" not in operator("refusals", "--json")
+    (row,) = json.loads(operator("refusals", "--unknown", "--client-id", "lost", "--json"))
+    assert row["reason"] == "malformed_credential"
+    environment = {"AUTHSVC_URL": service.url, "COLUMNS": "200"}
+    words = ["refusals", "--client-id", "lost", "--data", str(service.data)]
+    assert CliRunner(env=environment).invoke(app, words).stderr.endswith("authsvc refusals --unknown\n")
+    key = operator("admin-key", "create", "bound", "--role", "viewer", "--of", "default", "--quiet").strip()
+    bound = CliRunner(env={**environment, "AUTHSVC_ADMIN_TOKEN": key})
+    assert bound.invoke(app, ["refusals", "--client-id", "lost"]).stderr == "nothing was refused\n"
+    assert bound.invoke(app, ["refusals", "--unknown"]).exit_code == 1
+
+
 async def test_refusals_are_followed_until_interrupted(service: LiveService, operator: Operator) -> None:
     """`--follow` prints a refusal soon after it happened, one JSON object a line, and Ctrl-C is exit status 0."""
     await asyncio.to_thread(operator, "thing", "create", "followed")
