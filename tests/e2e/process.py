@@ -32,7 +32,10 @@ SPY_RULES = [
 
 
 class Process:
-    """One data directory and the process on it. `start` and `kill` may be repeated; ports and admin key stay."""
+    """One data directory and the process on it. `start` and `kill` may be repeated; ports and admin key stay.
+
+    What has no other tenant in its call is of `tenant`.
+    """
 
     def __init__(self, folder: Path, *, upstream: Path | None = None, **settings: Any) -> None:
         self.data = folder / "var"
@@ -45,7 +48,13 @@ class Process:
         self.environment = {f"AUTHSVC__{name.upper()}": str(value) for name, value in settings.items()}
         self.files = 0  # limit of open files; 0: as inherited
         self.child: subprocess.Popen[bytes] | None = None
+        self.tenant = "default"
         self._api: httpx.AsyncClient | None = None
+
+    @property
+    def at(self) -> str:
+        """The API's path of the tenant."""
+        return f"/v1/tenants/{self.tenant}"
 
     @property
     def pid(self) -> int:
@@ -111,10 +120,16 @@ class Process:
         self.child.kill()
         await self.ended()
 
-    async def close(self) -> None:
+    async def leave(self) -> None:
+        """Close everything of this event loop."""
         await close_all()
         if self._api is not None:
             await self._api.aclose()
+            self._api = None
+
+    async def close(self) -> None:
+        """Leave, and end the process."""
+        await self.leave()
         if self.child is not None and self.child.poll() is None:
             self.child.kill()
             await self.ended()
@@ -164,26 +179,27 @@ class Process:
 
     # --- what many tests begin with ----------------------------------------------------------------------------------
 
-    async def open_definition(self, tenant: str = "default", **more: Any) -> None:
+    async def open_definition(self, tenant: str = "", **more: Any) -> None:
         """Create the definition `dev`: everything below its own place, no binding of client ids."""
         body = {"key": "dev", "rules": OWN_RULES, "bind_client_id": "never", **more}
-        await self.post(f"/v1/tenants/{tenant}/thing-definitions", body)
+        await self.post(f"/v1/tenants/{tenant or self.tenant}/thing-definitions", body)
 
-    async def app_token(self, tenant: str = "default", **more: Any) -> dict[str, Any]:
+    async def app_token(self, tenant: str = "", **more: Any) -> dict[str, Any]:
         body = {"name": "fleet", "thing_definition": "dev", **more}
-        return await self.post(f"/v1/tenants/{tenant}/app-tokens", body)
+        return await self.post(f"/v1/tenants/{tenant or self.tenant}/app-tokens", body)
 
-    async def device_token(self, thing: str, tenant: str = "default", **more: Any) -> dict[str, Any]:
-        return await self.post(f"/v1/tenants/{tenant}/things/{thing}/tokens", {"name": "device", **more})
+    async def device_token(self, thing: str, **more: Any) -> dict[str, Any]:
+        return await self.post(f"{self.at}/things/{thing}/tokens", {"name": "device", **more})
 
     async def spy(self) -> RawClient:
-        """Connect a client that sees everything, by a platform role."""
-        await self.post("/v1/tenants", {"key": "ops"})
-        await self.post("/v1/roles", {"key": "spy", "rules": SPY_RULES})
-        await self.post("/v1/tenants/ops/things", {"key": "spy"})
-        token = await self.post("/v1/tenants/ops/app-tokens", {"name": "spy", "roles": ["platform/spy"]})
+        """Connect a client that sees everything of the tenant, by a platform role."""
+        ops = f"{self.tenant}-ops"
+        await self.post("/v1/tenants", {"key": ops})
+        await self.post("/v1/roles", {"key": ops, "rules": SPY_RULES})
+        await self.post(f"/v1/tenants/{ops}/things", {"key": "spy"})
+        token = await self.post(f"/v1/tenants/{ops}/app-tokens", {"name": "spy", "roles": [f"platform/{ops}"]})
         spy = await self.client("spy", token["token"])
-        assert await spy.subscribe(("#", 1)) == [1]
+        assert await spy.subscribe((f"{self.tenant}/#", 1), ("end", 1)) == [1, 1]
         return spy
 
     async def client(self, thing: str, secret: str, client_id: str | None = None, **fields: Any) -> RawClient:
@@ -201,9 +217,9 @@ class Process:
         """A client gets a QoS 1 round trip within a second, and the process has logged no traceback."""
         async with asyncio.timeout(1):
             client = await self.client(thing, secret, "sound")
-            own = (await self.get(f"{T}/things/{thing}"))["topic_prefix"]
-            assert await client.subscribe((f"{own}sound" if own.endswith("/") else f"{own}/sound", 1)) == [1]
-            await client.publish(f"{own}sound" if own.endswith("/") else f"{own}/sound", b"ok", qos=1)
+            topic = f"{self.tenant}/default/{thing}/sound"
+            assert await client.subscribe((topic, 1)) == [1]
+            await client.publish(topic, b"ok", qos=1)
             assert (await client.delivery()).payload == b"ok"
             await client.disconnect()
         assert "Traceback" not in self.log.read_text()
