@@ -73,14 +73,17 @@ class Admission:
         """Take the session over and open it, under its lock; return False when the admission must start again."""
         gate = self._gate
         sessions = gate.service.sessions
-        holder = sessions.holder(admitted.principal, admitted.client_id)
-        if holder is not None:
-            sessions.end(holder, Reason.TAKEN_OVER, Will.SEND)
-        await gate.released(admitted.principal, admitted.client_id)
         upstream = await gate.service.upstream_session(admitted)
         if isinstance(upstream, Refusal):
             connection.refused(upstream, request)
             return True
+        if self._is_stale(admitted):
+            return False
+        # Whatever can still refuse has been asked: a CONNECT that is refused must not end the holder's connection.
+        holder = sessions.holder(admitted.principal, admitted.client_id)
+        if holder is not None:
+            sessions.end(holder, Reason.TAKEN_OVER, Will.SEND)
+        await gate.released(admitted.principal, admitted.client_id)
         upstream_id, clean = upstream
         gate.entered(upstream_id)
         link: Link | None = None

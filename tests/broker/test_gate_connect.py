@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from authsvc.core.credentials import WillMessage
-from authsvc.core.facts import Kind, Name
+from authsvc.core.facts import Kind, Name, Refusal
 from authsvc.core.reasons import Reason
+from authsvc.sessions import Admitted
 from broker import wire
 from broker.limits import Limits
 from broker.listeners import Listener
@@ -203,6 +204,28 @@ async def test_what_keeps_changing_is_refused_after_three_attempts(rig: Rig, mon
     assert rig.service.admissions - before == 3
     assert rig.service.refused[-1].reason is Reason.STORE_UNAVAILABLE
     await a.ping()
+
+
+@pytest.mark.parametrize("why", ["refused", "overtaken"])
+async def test_a_connect_that_gets_no_upstream_session_leaves_the_holder_alone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Its row cannot be written, or what it rests on changes while it is: the session goes on that it wanted."""
+    a = await rig.client("a")
+    upstream_session = rig.service.upstream_session
+
+    async def fails(admitted: Admitted) -> tuple[str, bool] | Refusal:
+        if why == "refused":
+            return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="it cannot be written")
+        rig.service.feed.touch(Name(Kind.THING, "t", "a"))
+        return await upstream_session(admitted)
+
+    monkeypatch.setattr(rig.service, "upstream_session", fails)
+    other = await rig.open()
+    assert await other.connect("a", "a", clean=False) == 3
+    assert rig.service.refused[-1].reason is Reason.STORE_UNAVAILABLE
+    await a.ping()
+    assert len(rig.service.sessions) == 1
 
 
 async def test_an_empty_client_id_needs_a_clean_session(rig: Rig) -> None:
