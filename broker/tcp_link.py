@@ -20,6 +20,24 @@ _CONNACK_SIZE = 4
 class TcpLink(asyncio.Protocol):
     """A session of the broker behind (`broker.upstream.Link`): no will, no credentials, keep-alive 0."""
 
+    __slots__ = (
+        "_closed",
+        "_deadline",
+        "_early",
+        "_ending",
+        "_full",
+        "_gone",
+        "_hello",
+        "_leaving",
+        "_open",
+        "_owner",
+        "_paused",
+        "_transport",
+        "connack",
+        "session_present",
+        "upstream_id",
+    )
+
     def __init__(self, owner: LinkOwner, upstream_id: str, *, clean: bool, gone: Callable[[TcpLink], None]) -> None:
         self.upstream_id = upstream_id
         self.session_present = False
@@ -34,7 +52,8 @@ class TcpLink(asyncio.Protocol):
         self._full = False  # the broker does not take what is written
         self._leaving = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._closed = asyncio.Event()
+        self._closed = False
+        self._ending: asyncio.Future[None] | None = None  # while somebody waits for the end
 
     # --- the gate's side -------------------------------------------------------------------------------------
 
@@ -82,7 +101,10 @@ class TcpLink(asyncio.Protocol):
 
     async def wait_closed(self) -> None:
         """Return when the connection is gone."""
-        await self._closed.wait()
+        if not self._closed:
+            if self._ending is None:
+                self._ending = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._ending)  # others may wait for it too
 
     def opened(self) -> None:
         """Give the link to its owner: from the next turn of the loop on it is called."""
@@ -90,7 +112,7 @@ class TcpLink(asyncio.Protocol):
 
     def _begin(self) -> None:
         self._open = True
-        if self._closed.is_set():
+        if self._closed:
             self._owner.upstream_closed(self._problem(None))
             return
         if self._full:
@@ -108,6 +130,7 @@ class TcpLink(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         prepare_socket(transport.get_extra_info("socket"))
         self._transport.write(self._hello)
+        self._hello = b""
 
     def data_received(self, data: bytes) -> None:
         """Pass bytes on."""
@@ -149,7 +172,9 @@ class TcpLink(asyncio.Protocol):
         if not self.connack.done():
             self.connack.set_exception(UpstreamUnavailable("the broker ended the connection before its CONNACK"))
             self.connack.exception()  # nobody may be waiting any more
-        self._closed.set()
+        self._closed = True
+        if self._ending is not None:
+            self._ending.set_result(None)
         self._gone(self)
         if self._open:
             self._owner.upstream_closed(self._problem(exc))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple, cast
 
 from authsvc.core.errors import InvalidInput
 from authsvc.core.facts import Effect, KeySet, RuleAction
@@ -130,8 +131,13 @@ class Grant:
         return index
 
     def _entry(self, rank: int, rule: CompiledRule) -> Entry:
-        plain = rule.filter.levels if rule.filter.sets else split_filter(rule.filter.text)
-        levels: tuple[Level, ...] = tuple(level if isinstance(level, str) else self.sets[level] for level in plain)
+        levels: tuple[Level, ...]
+        if rule.filter.sets:
+            levels = tuple(level if isinstance(level, str) else self.sets[level] for level in rule.filter.levels)
+        elif len(rule.filter.levels) <= 2:  # `#` and `/#` are the only ones spelled otherwise
+            levels = tuple(split_filter(rule.filter.text))
+        else:
+            levels = cast("tuple[str, ...]", rule.filter.levels)  # the same object: there are many sessions
         return Entry(
             rank=rank,
             id=rule.id,
@@ -226,6 +232,7 @@ def _judge_delivery(matching: list[Entry]) -> Decision:
 
 
 MEMO_ENTRIES: Final = 1024  # topics of one direction of one connection; then all are forgotten
+_EMPTY: Final[Mapping[bytes, bool]] = MappingProxyType({})
 MEMO_TOPIC_BYTES: Final = 512  # longer topics are decided each time: nobody fills the memory with 64 KiB keys
 
 
@@ -233,8 +240,9 @@ class Memo:
     """The decisions of one direction (PUBLISH or DELIVER) of one grant, remembered by header flags and topic bytes.
 
     `tables` is indexed by ``header & 0x07`` (retain bit and QoS bits; DUP removed) and maps topic bytes to allowed.
-    The list and its dictionaries stay the same objects for the life of the memo. Only topics that passed the strict
-    check of UTF-8 and wildcards may be given to `decide`. A swapped grant needs a new memo.
+    The list stays the same object for the life of the memo; a table is made when there is something to remember, so
+    look it up anew after `decide`. Only topics that passed the strict check of UTF-8 and wildcards may be given to
+    `decide`. A swapped grant needs a new memo.
     """
 
     __slots__ = ("_action", "_grant", "_left", "_version", "tables")
@@ -244,7 +252,7 @@ class Memo:
         self._action = action
         self._version = grant.version
         self._left = MEMO_ENTRIES
-        self.tables: list[dict[bytes, bool]] = [{} for _ in range(8)]
+        self.tables: list[Mapping[bytes, bool]] = [_EMPTY] * 8
 
     def refresh(self) -> None:
         """Forget everything if a set that the grant refers to has changed. Call once per chunk, before `tables`."""
@@ -258,15 +266,18 @@ class Memo:
         self.refresh()
         decision = self._grant.decide(self._action, text, qos=flags >> 1, retain=bool(flags & 1))
         if len(topic) <= MEMO_TOPIC_BYTES:
-            table = self.tables[flags]
-            if topic not in table:
+            if topic not in self.tables[flags]:
                 if self._left == 0:
                     self._forget()
                 self._left -= 1
+            table = self.tables[flags]
+            if not isinstance(table, dict):
+                table = self.tables[flags] = {}
             table[topic] = decision.allowed
         return decision
 
     def _forget(self) -> None:
         for table in self.tables:
-            table.clear()
+            if isinstance(table, dict):
+                table.clear()
         self._left = MEMO_ENTRIES

@@ -27,16 +27,19 @@ class Entry(NamedTuple):
 
 
 class _Node:
-    """A place in the trie, reached by the levels so far."""
+    """A place in the trie, reached by the levels so far. Many sessions have some: what is empty takes no memory."""
 
     __slots__ = ("below", "here", "literals", "plus", "sets")
 
     def __init__(self) -> None:
-        self.literals: dict[str, _Node] = {}
+        self.literals: dict[str, _Node] = _NO_LITERALS
         self.plus: _Node | None = None
-        self.sets: list[tuple[KeySet, _Node]] = []
-        self.here: list[Entry] = []  # filters that end here
-        self.below: list[Entry] = []  # filters that have `#` as the next level: they match here and below
+        self.sets: tuple[tuple[KeySet, _Node], ...] = ()
+        self.here: tuple[Entry, ...] = ()  # filters that end here
+        self.below: tuple[Entry, ...] = ()  # filters that have `#` as the next level: they match here and below
+
+
+_NO_LITERALS: Final[dict[str, _Node]] = {}  # stays empty
 
 
 class RuleIndex:
@@ -71,11 +74,11 @@ def _build(entries: Sequence[Entry]) -> _Node:
         node = root
         for level in entry.levels:
             if level == "#":
-                node.below.append(entry)
+                node.below += (entry,)
                 break
             node = _child(node, level)
         else:
-            node.here.append(entry)
+            node.here += (entry,)
     return root
 
 
@@ -84,13 +87,18 @@ def _child(node: _Node, level: Level) -> _Node:
         for keys, child in node.sets:
             if keys is level:
                 return child
-        node.sets.append((level, _Node()))
+        node.sets += ((level, _Node()),)
         return node.sets[-1][1]
     if level == "+":
         if node.plus is None:
             node.plus = _Node()
         return node.plus
-    return node.literals.setdefault(level, _Node())
+    if not node.literals:
+        node.literals = {}
+    found = node.literals.get(level)
+    if found is None:
+        found = node.literals[level] = _Node()
+    return found
 
 
 def _collect(node: _Node, levels: list[str], index: int, found: list[Entry]) -> None:
