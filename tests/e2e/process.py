@@ -47,6 +47,7 @@ class Process:
         self.more = ["--upstream", str(upstream)] if upstream else []
         self.environment = {f"AUTHSVC__{name.upper()}": str(value) for name, value in settings.items()}
         self.files = 0  # limit of open files; 0: as inherited
+        self.without: tuple[str, ...] = ()  # capabilities it must do without: root may do everything
         self.child: subprocess.Popen[bytes] | None = None
         self.tenant = "default"
         self._api: httpx.AsyncClient | None = None
@@ -77,9 +78,12 @@ class Process:
             if files:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
+        command = program("authsvc", "up", "--data", self.data, *self.binds, *self.more)
+        if self.without:
+            command = ["setpriv", "--bounding-set", ",".join(f"-{name}" for name in self.without), *command]
         with self.log.open("ab") as output:
             self.child = subprocess.Popen(
-                program("authsvc", "up", "--data", self.data, *self.binds, *self.more),
+                command,
                 stdout=output,
                 stderr=output,
                 env=clean_environment(**self.environment),
