@@ -30,19 +30,51 @@ ATTEMPTS = 3  # what the admission rests on may change under it that often
 LET_GO_WITHIN_S = 3.0
 
 
+class _Waits:
+    """What an admission waits for, for the refusal of one that takes too long."""
+
+    __slots__ = ("broker",)
+
+    def __init__(self) -> None:
+        self.broker = False
+
+    @property
+    def reason(self) -> Reason:
+        return Reason.BROKER_UNAVAILABLE if self.broker else Reason.STORE_UNAVAILABLE
+
+    @property
+    def what(self) -> str:
+        return "the broker" if self.broker else "the store"
+
+
 class Admission:
-    """Admits connections of one gate."""
+    """Admits connections of one gate. `tasks` are the admissions under way, and those that still let a link go."""
 
     def __init__(self, gate: Gate) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
         self._gate = gate
 
-    async def admit(self, connection: ClientConnection, request: ConnectRequest) -> None:
+    def begin(self, connection: ClientConnection, request: ConnectRequest) -> asyncio.Task[None]:
+        """Start the admission of a connection; it is answered in time, whatever the admission still has to undo."""
+        loop = self._gate.loop
+        waits = _Waits()
+        task = loop.create_task(self._run(connection, request, waits), name=f"admission of {connection.peer}")
+        late = loop.call_later(self._gate.limits.admission_s, self._late, connection, request, waits, task)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda _: late.cancel())
+        return task
+
+    def _late(
+        self, connection: ClientConnection, request: ConnectRequest, waits: _Waits, task: asyncio.Task[None]
+    ) -> None:
+        self._refuse(connection, request, waits.reason, f"the admission took too long: it waits for {waits.what}")
+        task.cancel()
+
+    async def _run(self, connection: ClientConnection, request: ConnectRequest, waits: _Waits) -> None:
         """Open a session for the connection, or refuse it; never raises but when cancelled."""
         try:
-            async with asyncio.timeout(self._gate.limits.admission_s):
-                await self._admit(connection, request)
-        except TimeoutError:
-            self._refuse(connection, request, Reason.STORE_UNAVAILABLE, "the admission took too long")
+            await self._admit(connection, request, waits)
         except UpstreamUnavailable as error:
             self._refuse(connection, request, Reason.BROKER_UNAVAILABLE, str(error))
         except StoreUnavailable as error:
@@ -51,9 +83,10 @@ class Admission:
             log.exception("admission_failed", peer=connection.peer, problem=type(error).__name__)
             self._refuse(connection, request, Reason.STORE_UNAVAILABLE, f"unexpected {type(error).__name__}")
 
-    async def _admit(self, connection: ClientConnection, request: ConnectRequest) -> None:
+    async def _admit(self, connection: ClientConnection, request: ConnectRequest, waits: _Waits) -> None:
         gate = self._gate
         for _ in range(ATTEMPTS):
+            waits.broker = False
             admitted = await gate.service.admit(request, peer=connection.peer, broker=gate.name)
             if isinstance(admitted, Refusal):
                 connection.refused(admitted, request)
@@ -61,7 +94,7 @@ class Admission:
             async with gate.service.sessions.lock(admitted.principal, admitted.client_id):
                 if self._is_stale(admitted):  # before it ends anybody's connection
                     continue
-                if await self._open(connection, request, admitted):
+                if await self._open(connection, request, admitted, waits):
                     return
         self._refuse(connection, request, Reason.STORE_UNAVAILABLE, "what the credential rests on keeps changing")
 
@@ -69,7 +102,9 @@ class Admission:
         feed = self._gate.service.feed
         return feed.touched_since(admitted.position, admitted.footing, admitted.own_changes)
 
-    async def _open(self, connection: ClientConnection, request: ConnectRequest, admitted: Admitted) -> bool:
+    async def _open(
+        self, connection: ClientConnection, request: ConnectRequest, admitted: Admitted, waits: _Waits
+    ) -> bool:
         """Take the session over and open it, under its lock; return False when the admission must start again."""
         gate = self._gate
         sessions = gate.service.sessions
@@ -83,6 +118,7 @@ class Admission:
         holder = sessions.holder(admitted.principal, admitted.client_id)
         if holder is not None:
             sessions.end(holder, Reason.TAKEN_OVER, Will.SEND)
+        waits.broker = True
         await gate.released(admitted.principal, admitted.client_id)
         upstream_id, clean = upstream
         gate.entered(upstream_id)
@@ -98,14 +134,18 @@ class Admission:
             session = sessions.open(admitted, connection, broker=gate.name, peer=connection.peer)
             if session is None:
                 return False
-            opened = True
             connection.upstream_id = upstream_id
             present = link.session_present and not clean
             state = SessionState() if clean else gate.states.resume(upstream_id, present=present)
-            connection.opened(session, link, state, session_present=present)
+            try:
+                connection.opened(session, link, state, session_present=present)
+            except BaseException:
+                sessions.closed(session, Reason.STORE_UNAVAILABLE)  # no session without a connection
+                raise
+            opened = True
             return True
         finally:
-            if not opened:
+            if not (opened or connection.is_open):
                 if link is not None:
                     await _let_go(link)
                     connection.forget_link()

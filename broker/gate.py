@@ -88,10 +88,9 @@ class Gate:
             listener.close()
         self._listeners.clear()
         await self._clearer.stop()
-        admissions = [connection.task for connection in self._connections if connection.task is not None]
         for connection in list(self._connections):
             connection.end(Reason.SHUTTING_DOWN, Will.SEND)
-        waiting = {*self._farewells, *admissions}
+        waiting = {*self._farewells, *self.admission.tasks}
         if waiting:
             _, late = await asyncio.wait(waiting, timeout=CLOSE_WITHIN_S)
             for task in late:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from authsvc.core.policy import Action, Decision, Memo
 from authsvc.core.reasons import Reason
 from authsvc.sessions import Will
-from broker import wire
-from broker.packet_ids import PendingSubscribe
+from broker import subscriptions, wire
 from broker.stream import Stream
 from broker.wire import MalformedPacket
 
@@ -40,9 +39,9 @@ class Inbound(Stream):
             wire.parse_bare(packet)
             self._connection.write(wire.PINGRESP_PACKET)
         elif kind == wire.SUBSCRIBE:
-            self._subscribe(packet)
+            subscriptions.subscribe(self._connection, packet)
         elif kind == wire.UNSUBSCRIBE:
-            self._unsubscribe(packet)
+            subscriptions.unsubscribe(self._connection, packet)
         elif kind in {wire.PUBACK, wire.PUBREC, wire.PUBCOMP}:
             wire.parse_ack(packet)
             self._connection.link.write(packet)
@@ -59,9 +58,11 @@ class Inbound(Stream):
     def _publish(self, packet: bytes) -> None:
         connection = self._connection
         publish = wire.parse_publish(packet)
-        decision = self.memo.decide(packet[0] & 0x07, publish.topic.encode(), publish.topic)
-        if decision.allowed and publish.topic.startswith("$") and not connection.capabilities.dollar_topics:
+        if publish.topic.startswith("$") and not connection.capabilities.dollar_topics:
+            # Not to be remembered as allowed: the next one would be in the run.
             decision = Decision(allowed=False, reason=Reason.NO_RULE_MATCHES, rule=None)
+        else:
+            decision = self.memo.decide(packet[0] & 0x07, publish.topic.encode(), publish.topic)
         if publish.qos == 2:
             self._publish_exactly_once(packet, publish, decision)
         elif decision.allowed:
@@ -116,73 +117,6 @@ class Inbound(Stream):
             connection.link.write(wire.encode_ack(wire.PUBREL, packet_id))  # anew: MQTT 3.1 repeats it with DUP
         else:  # 4.3.3: a PUBREL is always answered, and this upstream does not
             connection.write(wire.encode_ack(wire.PUBCOMP, packet_id))
-
-    # SUBSCRIBE and UNSUBSCRIBE
-
-    def _subscribe(self, packet: bytes) -> None:
-        connection = self._connection
-        subscribe = wire.parse_subscribe(packet, level=connection.level)
-        self._bounded()
-        codes: list[int | None] = []
-        granted: dict[str, int] = {}
-        places: dict[str, list[int]] = {}
-        for filter_, qos in subscribe.filters:
-            decision = self._decide_filter(filter_, qos, granted)
-            if decision.allowed:
-                granted.pop(filter_, None)  # a filter that stands twice is asked once, with its last QoS
-                granted[filter_] = min(qos, decision.qos)
-                places.setdefault(filter_, []).append(len(codes))
-                codes.append(None)
-            else:
-                connection.denied(Action.SUBSCRIBE, filter_, decision)
-                codes.append(wire.SUBACK_REFUSED)
-        if not granted:
-            connection.write(wire.encode_suback(subscribe.packet_id, [wire.SUBACK_REFUSED] * len(codes)))
-            return
-        forwarded = list(granted.items())
-        known = [filter_ for filter_ in granted if filter_ in connection.state.subscriptions]
-        if known and not connection.capabilities.deduplicates_subscriptions:
-            connection.unsubscribe_upstream(known)
-        pending = PendingSubscribe(codes, forwarded, [places[filter_] for filter_ in granted])
-        connection.requests.subscribing(subscribe.packet_id, pending)
-        connection.link.write(wire.encode_subscribe(subscribe.packet_id, forwarded))
-
-    def _decide_filter(self, filter_: str, qos: int, granted: dict[str, int]) -> Decision:
-        connection = self._connection
-        if filter_.count("/") >= connection.limits.max_topic_levels:
-            return Decision(allowed=False, reason=Reason.SUBSCRIPTION_LIMIT, rule=None)
-        if filter_.startswith("$share/"):
-            if not connection.capabilities.shared_subscriptions:  # never passed on as a literal
-                return Decision(allowed=False, reason=Reason.NO_RULE_MATCHES, rule=None)
-        elif filter_.startswith("$") and not connection.capabilities.dollar_topics:
-            return Decision(allowed=False, reason=Reason.NO_RULE_MATCHES, rule=None)
-        decision = connection.grant.decide(Action.SUBSCRIBE, filter_, qos=qos, deliveries_checked=True)
-        if decision.allowed and filter_ not in granted and connection.is_new_subscription(filter_, len(granted)):
-            return Decision(allowed=False, reason=Reason.SUBSCRIPTION_LIMIT, rule=None)
-        return decision
-
-    def _unsubscribe(self, packet: bytes) -> None:
-        connection = self._connection
-        unsubscribe = wire.parse_unsubscribe(packet, level=connection.level)
-        self._bounded()
-        for filter_ in unsubscribe.filters:
-            connection.state.subscriptions.pop(filter_, None)
-            for pending in connection.requests.pending_subscribes():
-                pending.unsubscribed.add(filter_)
-        if connection.capabilities.dollar_topics:
-            forwarded = list(unsubscribe.filters)
-        else:
-            forwarded = [filter_ for filter_ in unsubscribe.filters if not filter_.startswith("$")]
-        if not forwarded:
-            connection.write(wire.encode_unsuback(unsubscribe.packet_id))
-            return
-        connection.requests.unsubscribing(unsubscribe.packet_id, own=False)
-        connection.link.write(wire.encode_unsubscribe(unsubscribe.packet_id, forwarded))
-
-    def _bounded(self) -> None:
-        limit = self._connection.limits.max_subscriptions
-        if self._connection.requests.count >= limit:
-            raise MalformedPacket("3.8.4", f"more than {limit} SUBSCRIBE and UNSUBSCRIBE packets without answer")
 
 
 def _id(publish: wire.Publish) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from authsvc.core.policy import Action, Memo
-from broker import wire
+from broker import subscriptions, wire
 from broker.stream import Stream
 from broker.wire import MalformedPacket
 
@@ -35,6 +35,12 @@ class Outbound(Stream):
     def forward(self, run: bytes) -> None:
         if self.swallow is None:
             self._connection.write(run)
+            return
+        position = 0
+        while position < len(run):  # a PUBACK that the farewell waits for may be among them
+            end = wire.frame(run, position, self._max_packet)
+            self.swallow(run[position:end])
+            position = end
 
     def handle(self, packet: bytes) -> None:
         kind = packet[0] & wire.TYPE_MASK
@@ -43,11 +49,13 @@ class Outbound(Stream):
         elif kind == wire.PUBLISH:
             self._publish(packet)
         elif kind in {wire.PUBACK, wire.PUBREC, wire.PUBCOMP}:
+            wire.parse_ack(packet)
             self._connection.write(packet)
         elif kind == wire.PUBREL:
             self._pubrel(packet)
         elif kind == wire.SUBACK:
-            self._suback(packet)
+            subscriptions.answered(self._connection, packet)
+            self._subscribed_once = True
         elif kind == wire.UNSUBACK:
             if self._connection.requests.unsubscribed(wire.parse_ack(packet).packet_id) is False:
                 self._connection.write(packet)
@@ -87,33 +95,3 @@ class Outbound(Stream):
             connection.link.write(wire.encode_ack(wire.PUBCOMP, packet_id))
         else:
             connection.write(packet)
-
-    def _suback(self, packet: bytes) -> None:
-        connection = self._connection
-        suback = wire.parse_suback(packet)
-        pending = connection.requests.subscribed(suback.packet_id)
-        if pending is None:
-            return
-        if len(suback.codes) != len(pending.forwarded):
-            raise MalformedPacket("3.9.3", "the upstream's SUBACK has another number of codes than the SUBSCRIBE")
-        codes = list(pending.codes)
-        live: list[tuple[str, int]] = []
-        taken_back: list[str] = []
-        for (filter_, _), places, upstream_code in zip(pending.forwarded, pending.places, suback.codes, strict=True):
-            code = upstream_code
-            if filter_ in pending.withdrawn:
-                taken_back.append(filter_)
-                code = wire.SUBACK_REFUSED
-            elif code < wire.SUBACK_REFUSED and filter_ not in pending.unsubscribed:
-                connection.state.subscriptions[filter_] = code
-                live.append((filter_, code))
-            for place in places:
-                codes[place] = code
-        self._subscribed_once = True
-        connection.write(
-            wire.encode_suback(suback.packet_id, [wire.SUBACK_REFUSED if code is None else code for code in codes])
-        )
-        if taken_back:
-            connection.unsubscribe_upstream([f for f in taken_back if not connection.is_wanted(f)])
-        if live and connection.is_open:
-            connection.link.subscribed(live)

@@ -67,16 +67,14 @@ class SessionStates:
 class PendingSubscribe:
     """A SUBSCRIBE that went upstream and waits for its SUBACK.
 
-    `codes` are the client's, in its order, None where the upstream's answer goes in; `places` are the indices of
-    those, one list for each forwarded filter. `withdrawn` are filters that a swap or an UNSUBSCRIBE took back since.
+    `size` is the number of codes that the client is owed: 0x80 but at the `places` of the forwarded filters, one list
+    of indices for each. `withdrawn` and `unsubscribed` are filters that were taken back since.
     """
 
-    __slots__ = ("codes", "forwarded", "places", "unsubscribed", "withdrawn")
+    __slots__ = ("forwarded", "places", "size", "unsubscribed", "withdrawn")
 
-    def __init__(
-        self, codes: list[int | None], forwarded: Sequence[tuple[str, int]], places: Sequence[Sequence[int]]
-    ) -> None:
-        self.codes = codes
+    def __init__(self, size: int, forwarded: Sequence[tuple[str, int]], places: Sequence[Sequence[int]]) -> None:
+        self.size = size
         self.forwarded = forwarded
         self.places = places
         self.withdrawn: set[str] = set()  # by a swap: the code becomes 0x80
@@ -86,17 +84,19 @@ class PendingSubscribe:
 class OpenRequests:
     """The SUBSCRIBE and UNSUBSCRIBE packets of one upstream connection that are not answered yet."""
 
-    __slots__ = ("_subscribes", "_unsubscribes", "count")
+    __slots__ = ("_subscribes", "_unsubscribes", "count", "filters")
 
     def __init__(self) -> None:
         self._subscribes: dict[int, deque[PendingSubscribe]] = {}
         self._unsubscribes: dict[int, deque[bool]] = {}
         self.count = 0
+        self.filters = 0  # of the SUBSCRIBEs
 
     def subscribing(self, packet_id: int, pending: PendingSubscribe) -> None:
         """Remember a SUBSCRIBE that was sent upstream."""
         self._subscribes.setdefault(packet_id, deque()).append(pending)
         self.count += 1
+        self.filters += len(pending.forwarded)
 
     def unsubscribing(self, packet_id: int, *, own: bool) -> None:
         """Remember an UNSUBSCRIBE that was sent upstream, by the gate itself (`own`) or for the client."""
@@ -105,7 +105,10 @@ class OpenRequests:
 
     def subscribed(self, packet_id: int) -> PendingSubscribe | None:
         """Return the oldest SUBSCRIBE with this id, which is answered now; None if there is none."""
-        return self._answered(self._subscribes, packet_id)
+        pending = self._answered(self._subscribes, packet_id)
+        if pending is not None:
+            self.filters -= len(pending.forwarded)
+        return pending
 
     def unsubscribed(self, packet_id: int) -> bool | None:
         """Return whether the oldest UNSUBSCRIBE with this id, answered now, was the gate's own; None if none."""

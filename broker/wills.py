@@ -15,6 +15,7 @@ import structlog
 from authsvc.core.credentials import WillMessage
 from authsvc.core.errors import UpstreamUnavailable
 from authsvc.core.policy import Action
+from authsvc.sessions import Session
 from broker import wire
 
 if TYPE_CHECKING:
@@ -26,7 +27,31 @@ ACKNOWLEDGED_WITHIN_S = 1.0  # a will of QoS 1 or 2; it is sent either way
 CLOSED_WITHIN_S = 3.0  # an upstream that takes longer to let go loses what is buffered towards it
 
 
-async def farewell(connection: ClientConnection) -> None:
+class Farewell:
+    """The task that says the last words of one session; `gate.gone` is called at its end, whatever happens."""
+
+    __slots__ = ("_over", "task")
+
+    def __init__(self, connection: ClientConnection, session: Session) -> None:
+        self._over = asyncio.Event()
+        self.task = asyncio.create_task(self._say(connection, session), name=f"farewell of {session.id}")
+
+    async def wait(self) -> None:
+        """Return when the broker has let go of the session and the will, if any, has been handed over."""
+        await self._over.wait()
+
+    async def _say(self, connection: ClientConnection, session: Session) -> None:
+        try:
+            await _farewell(connection)
+        except Exception:
+            log.exception("farewell_failed", session=session.id)
+            connection.link.abort()  # or the broker would hold the session for ever
+        finally:
+            self._over.set()
+            connection.gate.gone(connection, session)
+
+
+async def _farewell(connection: ClientConnection) -> None:
     """Send the will of an ended connection, if it has one left and may, and release its upstream session."""
     link = connection.link
     will = connection.will

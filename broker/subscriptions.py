@@ -1,0 +1,158 @@
+"""SUBSCRIBE, UNSUBSCRIBE, SUBACK of one connection: what is asked upstream, answered here, and taken back.
+
+One packet may hold 65,000 filters. What is decided, recorded and remembered of it is bounded by the number of filters
+that a session may hold; beyond that the answer is 0x80.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from authsvc.core.policy import Action, Decision
+from authsvc.core.reasons import Reason
+from broker import wire
+from broker.packet_ids import PendingSubscribe
+from broker.wire import MalformedPacket
+
+if TYPE_CHECKING:
+    from broker.connection import ClientConnection
+
+FILTERS_PER_UNSUBSCRIBE = 100  # of the gate's own
+REPEATED = 4  # filters that wait for a SUBACK, over the number that a session may hold: held ones may be asked again
+
+
+def subscribe(connection: ClientConnection, packet: bytes) -> None:
+    """Handle a SUBSCRIBE of the client: forward the filters that it may have, answer at once where it may have none."""
+    asked = wire.parse_subscribe(packet, level=connection.level)
+    _bounded(connection)
+    limit = connection.limits.max_subscriptions
+    granted: dict[str, int] = {}
+    places: dict[str, list[int]] = {}
+    for place, (filter_, qos) in enumerate(asked.filters[:limit]):
+        decision = _decide(connection, filter_, qos, granted)
+        if decision.allowed:
+            granted.pop(filter_, None)  # a filter that stands twice is asked once, with its last QoS
+            granted[filter_] = min(qos, decision.qos)
+            places.setdefault(filter_, []).append(place)
+        else:
+            connection.denied(Action.SUBSCRIBE, filter_, decision)
+    if len(asked.filters) > limit:
+        connection.denied(Action.SUBSCRIBE, asked.filters[limit][0], _TOO_MANY)
+    if not granted:
+        connection.write(wire.encode_suback(asked.packet_id, bytes((wire.SUBACK_REFUSED,)) * len(asked.filters)))
+        return
+    forwarded = list(granted.items())
+    known = [filter_ for filter_ in granted if filter_ in connection.state.subscriptions]
+    if known and not connection.capabilities.deduplicates_subscriptions:
+        unsubscribe_upstream(connection, known)
+    pending = PendingSubscribe(len(asked.filters), forwarded, [places[filter_] for filter_ in granted])
+    connection.requests.subscribing(asked.packet_id, pending)
+    connection.link.write(wire.encode_subscribe(asked.packet_id, forwarded))
+
+
+_TOO_MANY = Decision(allowed=False, reason=Reason.SUBSCRIPTION_LIMIT, rule=None)
+_NOT_HERE = Decision(allowed=False, reason=Reason.NO_RULE_MATCHES, rule=None)
+
+
+def _decide(connection: ClientConnection, filter_: str, qos: int, granted: dict[str, int]) -> Decision:
+    if filter_.count("/") >= connection.limits.max_topic_levels:
+        return _TOO_MANY
+    if filter_.startswith("$share/"):
+        if not connection.capabilities.shared_subscriptions:  # never passed on as a literal
+            return _NOT_HERE
+    elif filter_.startswith("$") and not connection.capabilities.dollar_topics:
+        return _NOT_HERE
+    decision = connection.grant.decide(Action.SUBSCRIBE, filter_, qos=qos, deliveries_checked=True)
+    if decision.allowed and filter_ not in granted and filter_ not in connection.state.subscriptions:
+        held = len(connection.state.subscriptions) + connection.requests.filters
+        if held + len(granted) >= connection.limits.max_subscriptions:
+            return _TOO_MANY
+    return decision
+
+
+def unsubscribe(connection: ClientConnection, packet: bytes) -> None:
+    """Handle an UNSUBSCRIBE of the client."""
+    asked = wire.parse_unsubscribe(packet, level=connection.level)
+    _bounded(connection)
+    filters = dict.fromkeys(asked.filters)
+    for filter_ in filters:
+        connection.state.subscriptions.pop(filter_, None)
+    for pending in connection.requests.pending_subscribes():
+        pending.unsubscribed.update(filter_ for filter_, _ in pending.forwarded if filter_ in filters)
+    if connection.capabilities.dollar_topics:
+        forwarded = list(filters)
+    else:
+        forwarded = [filter_ for filter_ in filters if not filter_.startswith("$")]
+    if not forwarded:
+        connection.write(wire.encode_unsuback(asked.packet_id))
+        return
+    connection.requests.unsubscribing(asked.packet_id, own=False)
+    connection.link.write(wire.encode_unsubscribe(asked.packet_id, forwarded))
+
+
+def _bounded(connection: ClientConnection) -> None:
+    limit = connection.limits.max_subscriptions
+    if connection.requests.count >= limit or connection.requests.filters >= REPEATED * limit:
+        raise MalformedPacket("3.8.4", f"more than {limit} SUBSCRIBE and UNSUBSCRIBE packets without answer")
+
+
+def answered(connection: ClientConnection, packet: bytes) -> None:
+    """Handle a SUBACK of the upstream: merged with what was answered here it goes to the client."""
+    suback = wire.parse_suback(packet)
+    pending = connection.requests.subscribed(suback.packet_id)
+    if pending is None:
+        return
+    if len(suback.codes) != len(pending.forwarded):
+        raise MalformedPacket("3.9.3", "the upstream's SUBACK has another number of codes than the SUBSCRIBE")
+    codes = bytearray((wire.SUBACK_REFUSED,)) * pending.size
+    live: list[tuple[str, int]] = []
+    taken_back: list[str] = []
+    for (filter_, _), places, upstream_code in zip(pending.forwarded, pending.places, suback.codes, strict=True):
+        code = upstream_code
+        if filter_ in pending.withdrawn:
+            taken_back.append(filter_)
+            code = wire.SUBACK_REFUSED
+        elif code < wire.SUBACK_REFUSED and filter_ not in pending.unsubscribed:
+            connection.state.subscriptions[filter_] = code
+            live.append((filter_, code))
+        for place in places:
+            codes[place] = code
+    connection.write(wire.encode_suback(suback.packet_id, codes))
+    if taken_back:
+        wanted = _wanted(connection)
+        unsubscribe_upstream(connection, [filter_ for filter_ in taken_back if filter_ not in wanted])
+    if live and connection.is_open:
+        connection.link.subscribed(live)
+
+
+def _wanted(connection: ClientConnection) -> set[str]:
+    """Return the filters that are subscribed again by a SUBSCRIBE that still waits for its answer."""
+    return {
+        filter_
+        for pending in connection.requests.pending_subscribes()
+        for filter_, _ in pending.forwarded
+        if filter_ not in pending.withdrawn
+    }
+
+
+def unsubscribe_upstream(connection: ClientConnection, filters: Sequence[str]) -> None:
+    """Take filters back in the client's name; the answer is swallowed."""
+    for filter_ in filters:
+        connection.state.subscriptions.pop(filter_, None)
+    for first in range(0, len(filters), FILTERS_PER_UNSUBSCRIBE):
+        packet_id = connection.requests.free_id(connection.state)
+        connection.requests.unsubscribing(packet_id, own=True)
+        connection.link.write(wire.encode_unsubscribe(packet_id, filters[first : first + FILTERS_PER_UNSUBSCRIBE]))
+
+
+def drop_uncovered(connection: ClientConnection) -> None:
+    """Take back every filter that the grant does not cover any more, those without a SUBACK yet included."""
+
+    def covered(filter_: str, qos: int) -> bool:
+        return connection.grant.decide(Action.SUBSCRIBE, filter_, qos=qos, deliveries_checked=True).allowed
+
+    held = connection.state.subscriptions
+    unsubscribe_upstream(connection, [filter_ for filter_, qos in held.items() if not covered(filter_, qos)])
+    for pending in connection.requests.pending_subscribes():
+        pending.withdrawn.update(filter_ for filter_, qos in pending.forwarded if not covered(filter_, qos))
