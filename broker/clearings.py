@@ -88,11 +88,22 @@ class Clearer:
                 if clearing.kind is ClearingKind.SESSION and clearing.target in self.in_use:
                     self._waits_for_release = True
                     continue
-                await self._clear(clearing)
-                await store.cleared(clearing.id)
-                done += 1
+                if await self._is_clear(clearing):
+                    await store.cleared(clearing.id)
+                    done += 1
             if not done:
                 return
+
+    async def _is_clear(self, clearing: Clearing) -> bool:
+        """Clear it; False if that went wrong for itself alone: it stays on the list, and the others have their turn."""
+        try:
+            await self._clear(clearing)
+        except UpstreamUnavailable:
+            raise
+        except Exception as error:  # whatever the broker made of it
+            log.exception("clearing_failed", kind=clearing.kind.value, problem=type(error).__name__)
+            return False
+        return True
 
     async def _clear(self, clearing: Clearing) -> None:
         if clearing.kind is ClearingKind.SESSION:

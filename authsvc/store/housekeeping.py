@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from itertools import islice
 from typing import Final
 
+import structlog
+
 from authsvc.core.errors import StoreUnavailable
 from authsvc.store.database import Database, Transaction
+
+log = structlog.get_logger(__name__)
 
 INTERVAL_S: Final = 5.0
 MAX_SEEN: Final = 200_000  # things noted and not yet written; while the file cannot be written, the rest is let go
@@ -38,8 +41,12 @@ class Housekeeping:
         """Flush every `INTERVAL_S` until cancelled. What cannot be written now is kept for the next time."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            with suppress(StoreUnavailable):
+            try:
                 await self.flush()
+            except StoreUnavailable:
+                continue  # the state of the store says so already
+            except Exception as error:  # or the feed would grow for ever, and nobody would know
+                log.exception("housekeeping_failed", problem=type(error).__name__)
 
     async def flush(self) -> None:
         """Write what is buffered and delete old change rows. Raises StoreUnavailable; nothing noted is lost then."""

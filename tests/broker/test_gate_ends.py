@@ -241,6 +241,31 @@ async def test_retained_messages_of_a_blocked_place_are_cleared(rig: Rig) -> Non
     assert [p.topic for p in await spy.deliveries_until("t/g/end")] == ["t/g/ab"]
 
 
+async def test_a_clearing_that_fails_for_itself_does_not_hold_up_the_others(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stays on the list and is tried again with the next commit; nothing ends the task that clears."""
+    clear, failing, asked = rig.upstream.clear_retained, True, []
+
+    async def fails_at_first(place: str) -> None:
+        asked.append(place)
+        if failing and place == "t/g/bad":
+            raise OSError("whatever the broker made of it")
+        await clear(place)
+
+    monkeypatch.setattr(rig.upstream, "clear_retained", fails_at_first)
+    for number, place in enumerate(("t/g/bad", "t/g/good")):
+        rig.service.store.add(Clearing(id=number, kind=ClearingKind.RETAINED, target=place, since_us=0))
+    async with asyncio.timeout(5):
+        while [clearing.target for clearing in rig.service.store.waiting] != ["t/g/bad"]:
+            await asyncio.sleep(0.001)
+        failing = False
+        rig.service.store.add(Clearing(id=2, kind=ClearingKind.RETAINED, target="t/g/last", since_us=0))
+        while rig.service.store.waiting:
+            await asyncio.sleep(0.001)
+    assert {"t/g/bad", "t/g/good", "t/g/last"} == set(asked)
+
+
 # --- a grant that is swapped ---------------------------------------------------------------------------------
 
 

@@ -30,6 +30,27 @@ async def test_seen_times_are_written_by_themselves(
     await store.close()
 
 
+async def test_an_error_of_its_own_does_not_end_the_housekeeping(
+    database_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next turn does what the failed one did not; a task that ended would let the feed grow for ever."""
+    monkeypatch.setattr(housekeeping, "INTERVAL_S", 0.01)
+    forget, turns, again = housekeeping._forget, [], asyncio.Event()
+
+    def fails_at_first(*args: object) -> int:
+        turns.append(args)
+        if len(turns) == 1:
+            raise RuntimeError("a mistake of ours")
+        again.set()
+        return forget(*args)
+
+    monkeypatch.setattr(housekeeping, "_forget", fails_at_first)
+    store = await Store.open(database_path, now_us=clock)
+    async with asyncio.timeout(5):
+        await again.wait()
+    await store.close()
+
+
 async def test_seen_times_survive_a_time_without_writing_and_the_close(world: World, database_path: Path) -> None:
     """What could not be flushed is kept, and the close flushes what is left."""
     keys = [f"t{number}" for number in range(1200)]
