@@ -17,7 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-_WIDE = 200  # characters a line where stdout is no terminal: tables in pipes are read by grep, not by eyes
+_WIDE = 10_000  # characters a line where stdout is no terminal: what is read by grep is never torn over lines
 _FRACTION = re.compile(r"(?<=^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.\d+Z$")  # of times: --json has it
 _STATES = {"active": "green", "blocked": "red", "suspended": "red", "ok": "green", "warn": "yellow", "fail": "bold red"}
 

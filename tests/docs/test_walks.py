@@ -33,6 +33,7 @@ class Desk:
         bin_.mkdir()
         main = "from authsvc.cli import main; main()"
         self._program(bin_ / "authsvc", f"exec {sys.executable} -c '{main}' \"$@\"")
+        self._program(bin_ / "simulator", f"exec {sys.executable} -c '{main.replace('authsvc', 'simulator')}' \"$@\"")
         for name in ("mosquitto_pub", "mosquitto_sub"):
             self._program(bin_ / name, f'exec {shutil.which(name)} -p {self.mqtt} "$@"')
         (folder / "tests").symlink_to(ROOT / "tests")
@@ -41,6 +42,7 @@ class Desk:
             PATH=f"{bin_}:{os.environ['PATH']}",
             PYTHONPATH=str(ROOT),
             AUTHSVC_URL=self.url,
+            SIMULATOR_MQTT=f"127.0.0.1:{self.mqtt}",
             AUTHSVC__MQTT__BIND=f"127.0.0.1:{self.mqtt}",
             AUTHSVC__HTTP__BIND=f"127.0.0.1:{self.http}",
         )
@@ -66,7 +68,7 @@ class Desk:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
             env=self.environment,
             cwd=self.folder,
@@ -138,6 +140,7 @@ def test_the_quickstart_runs_as_it_stands(desk: Desk):
     (printed,) = desk.run(["set -euo pipefail\n" + "".join(walk) + "echo walked"])
     assert printed.rstrip().endswith("walked"), printed
     assert "default/default/gateway-1/command/restart now" in printed
+    assert re.search(r"all \d+ expectations met", printed)
     assert re.search(r"reason +rule_denies", printed)
     assert re.search(r"publish +default/default/pump-1/state/calibration +rule_denies", printed)
     assert re.search(r"(\d+) of \1 cases as expected", printed)
