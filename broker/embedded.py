@@ -34,7 +34,7 @@ MAX_BACKLOG = 1000  # messages inside amqtt above which nobody is fed
 MAX_BACKLOG_BYTES = 8 * 1024 * 1024  # and their payloads
 PACKETS_PER_TURN = 128  # over all clients, so that one turn of the loop stays short
 CONGESTED_RETRY_S = 0.001
-MANY_FILTERS = 500  # amqtt compares each message with each filter
+MANY_FILTERS = 500  # some hundred devices: what one process without a disk is meant for
 
 
 class _Nobody:
@@ -270,7 +270,7 @@ class AmqttUpstream:
             log.warning(
                 "amqtt_many_filters",
                 filters=len(self.broker.subscriptions),
-                advice="each message is compared with each filter; put a broker behind the gate: --upstream HOST:PORT",
+                advice="amqtt keeps nothing over a restart; for many devices put a broker behind the gate: --upstream HOST:PORT",
             )
 
     def forget_empty(self, filter_: str) -> None:
