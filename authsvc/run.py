@@ -46,8 +46,8 @@ __all__ = ["StartError", "main", "run"]
 log = structlog.get_logger(__name__)
 
 STEP_S = 4.0  # of one step of the end; the slow ones run side by side
-# A connection makes hundreds of objects, and few of them are garbage in cycles: to look them through after every 700, as
-# Python does by default, takes a third of the time of a CONNECT.
+# A connection makes hundreds of objects, and few of them are garbage in cycles: to look them through after every 700,
+# as Python does by default, takes a third of the time of a CONNECT.
 GARBAGE_AFTER = (20_000, 20, 20)
 
 
