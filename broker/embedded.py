@@ -265,12 +265,12 @@ class AmqttUpstream:
                 if old != qos:
                     entries[index] = (session, qos)
                 break
-        if not self._warned and len(self.broker.subscriptions) > MANY_FILTERS:
+        if not self._warned and not self.broker.short and len(self.broker.subscriptions) > MANY_FILTERS:
             self._warned = True
             log.warning(
                 "amqtt_many_filters",
                 filters=len(self.broker.subscriptions),
-                advice="amqtt keeps nothing over a restart; for many devices put a broker behind the gate: --upstream HOST:PORT",
+                advice="amqtt keeps nothing over a restart; for many devices use another broker: --upstream HOST:PORT",
             )
 
     def forget_empty(self, filter_: str) -> None:

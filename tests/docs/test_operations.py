@@ -164,6 +164,7 @@ async def test_a_backup_made_while_it_runs_is_restored_as_described(tmp_path: Pa
         late = api.post("/app-tokens", json={"name": "late", "thing_definition": "thing"}).json()
         assert api.delete(f"/app-tokens/{kept['id']}").status_code == 204
     assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
+    assert "?mode=ro" in backup, "a second connection must not write"
     _shell(restore, tmp_path)
     with live_service(tmp_path) as service, _api(service) as api:
         assert [thing["key"] for thing in api.get("/things").json()["items"]] == ["s1"]
