@@ -152,6 +152,7 @@ async def test_a_broker_that_comes_back_is_used_again(behind: Behind) -> None:
     assert subprocess.run(["kill", "-0", str(process.pid)], check=False).returncode == 0
 
 
+@pytest.mark.slow
 async def test_a_thousand_clients_are_back_after_a_restart(tmp_path: Path) -> None:
     """OVL-05: 1,000 sessions end within 5 s of SIGTERM, and all are in again at once, within ten seconds."""
     async with running(tmp_path) as process:

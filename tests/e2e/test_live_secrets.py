@@ -113,7 +113,7 @@ async def test_no_client_writes_a_log_line_of_its_own(tmp_path: Path, form: str)
             client = await process.client("good", app)
             await client.publish(f"other/{text}".replace("\n", "").replace("\r", ""), qos=0)
             await client.send(wire.encode_subscribe(1, [(f"other/{text}", 0)]))
-            await client.closed(0.2)
+            await client.closed(0.05)
             await process.api.get(f"{T}/things", params={"q": text})
             async with process.api_as("x") as api:
                 await api.get("/v1/tenants", headers={"User-Agent": "a\x1b[31m"})

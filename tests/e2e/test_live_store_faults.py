@@ -21,6 +21,7 @@ from tests.e2e.process import Process, T, running
 
 STALL_S = 0.2  # promise 11
 UNAVAILABLE = 3
+SLOW = pytest.mark.slow  # a variant of what runs by default
 
 HOLD = """
 import sqlite3, sys, time
@@ -134,7 +135,7 @@ async def _is_admitted(world: World) -> bool:
     return await world.first() == 0
 
 
-@pytest.mark.parametrize("mode", ["EXCLUSIVE", "IMMEDIATE"])
+@pytest.mark.parametrize("mode", ["EXCLUSIVE", pytest.param("IMMEDIATE", marks=SLOW)])
 async def test_a_locked_database_refuses_only_what_must_be_written(world: World, mode: str) -> None:
     """STO-03: known things come in, first connections get 3, writes 503, reads 200, PING never waits 200 ms."""
     with _lock_held(world.process.database, mode):
@@ -235,13 +236,13 @@ def _delete_the_log(database: Path) -> None:
     "break_it",
     [
         _delete,
-        _delete_only_the_database,
         _replace_by_an_empty_one,
-        _replace_by_a_copy,
         _truncate,
-        _truncate_in_the_middle,
         _scribble,
-        _delete_the_log,
+        pytest.param(_delete_only_the_database, marks=SLOW),
+        pytest.param(_replace_by_a_copy, marks=SLOW),
+        pytest.param(_truncate_in_the_middle, marks=SLOW),
+        pytest.param(_delete_the_log, marks=SLOW),
     ],
     ids=lambda function: function.__name__.strip("_"),
 )
@@ -311,7 +312,9 @@ async def _done(api: httpx.AsyncClient, path: str) -> bool:
     return (await api.delete(path)).status_code == 204
 
 
-@pytest.mark.parametrize("left", ["admin-token", "initialised", "both"])
+@pytest.mark.parametrize(
+    "left", ["admin-token", pytest.param("initialised", marks=SLOW), pytest.param("both", marks=SLOW)]
+)
 async def test_a_missing_database_is_never_replaced_by_an_empty_one_at_start(tmp_path: Path, left: str) -> None:
     """STO-05 at start: what says that there was a database refuses the start, and nothing is created."""
     async with running(tmp_path) as process:
@@ -325,7 +328,11 @@ async def test_a_missing_database_is_never_replaced_by_an_empty_one_at_start(tmp
         assert "restore it from a backup" in process.log.read_text()
 
 
-@pytest.mark.parametrize("break_it", [_truncate, _scribble, _truncate_in_the_middle])
+@pytest.mark.parametrize(
+    "break_it",
+    [_truncate, pytest.param(_scribble, marks=SLOW), pytest.param(_truncate_in_the_middle, marks=SLOW)],
+    ids=lambda function: function.__name__.strip("_"),
+)
 async def test_a_broken_database_refuses_the_start(world: World, break_it) -> None:
     """Garbage and an emptied file are not a first start."""
     process = world.process
