@@ -109,7 +109,8 @@ def authsvc(*, upstream: Address | None = None, data: Path | None = None) -> Ite
         command += ["--mqtt-bind", f"127.0.0.1:{mqtt}", "--http-bind", f"127.0.0.1:{http}"]
         if upstream:
             command += ["--upstream", f"{upstream[0]}:{upstream[1]}"]
-        with _process(command, mqtt, env={ADMIN: token}) as pid:
+        # The others log errors or nothing: a line for each session would be compared with no line.
+        with _process(command, mqtt, env={ADMIN: token, "AUTHSVC__LOG__LEVEL": "warning"}) as pid:
             service = Service(("127.0.0.1", mqtt), f"http://127.0.0.1:{http}", pid, token)
             deadline = time.monotonic() + 10
             while True:
