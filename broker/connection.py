@@ -4,13 +4,12 @@
 
 Everything here is synchronous and on the loop, but for the two tasks that a connection may own: its admission, and
 its farewell (will, DISCONNECT upstream, waiting until the broker has let go of the session). What comes before the
-session is in `arrival`, the packets of the two streams are in `inbound`, `outbound` and `subscriptions`.
+session is in `arrival`, how bytes flow in `flow`, their packets in `inbound`, `outbound` and `subscriptions`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from enum import IntFlag
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -22,6 +21,7 @@ from authsvc.core.reasons import Reason
 from authsvc.sessions import Session, Will
 from broker import wire
 from broker.arrival import Arrival
+from broker.flow import Flow, Hold
 from broker.inbound import Inbound
 from broker.listeners import ListenerUse
 from broker.outbound import Outbound
@@ -40,28 +40,14 @@ CONNECTING, ADMITTING, OPEN, ENDED = range(4)
 DENIALS_RECORDED_PER_S = 50  # of one connection
 
 
-class Hold(IntFlag):
-    """Why nothing is read just now: from the client, or from the upstream."""
-
-    UPSTREAM = 1  # the link has enough
-    ADMISSION = 2  # too much came before the CONNACK
-    TURN = 4  # packets wait for the next turn of the loop
-    CLIENT = 8  # the client does not take what it is sent
-
-
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(Flow):
     """The protocol of one socket, the owner of one upstream link, and what the session registry ends and swaps."""
 
     __slots__ = (
-        "_answers",
         "_denied",
         "_denied_since",
         "_farewell",
-        "_heard_at",
-        "_holds",
         "_keep_alive",
-        "_link_holds",
-        "_loop",
         "_phase",
         "_timer",
         "address",
@@ -69,52 +55,36 @@ class ClientConnection(asyncio.Protocol):
         "capabilities",
         "gate",
         "grant",
-        "inbound",
         "level",
-        "limits",
-        "link",
         "link_closed",
         "listener",
-        "outbound",
-        "peer",
         "requests",
-        "session",
         "state",
-        "transport",
         "upstream_id",
         "will",
     )
 
     grant: Grant
-    link: Link
-    inbound: Inbound
-    outbound: Outbound
     requests: OpenRequests
     state: SessionState
 
     def __init__(self, gate: Gate, listener: ListenerUse) -> None:
+        super().__init__(gate.loop, gate.limits)
         self.gate = gate
         self.listener = listener
-        self.limits = gate.limits
         self.capabilities = gate.upstream.capabilities
-        self.transport: asyncio.Transport | None = None
         self.arrival: Arrival | None = Arrival(self)
-        self.session: Session | None = None
         self.will: WillMessage | None = None
         self.link_closed = False
         self.upstream_id = ""
         self.level = wire.MQTT_3_1_1
-        self.address = self.peer = ""
-        self._loop = gate.loop
+        self.address = ""
         self._phase = CONNECTING
-        self._holds = self._link_holds = Hold(0)
         self._timer: asyncio.TimerHandle | None = None
-        self._heard_at = 0.0
         self._denied = 0  # since `_denied_since`
         self._denied_since = 0.0
         self._keep_alive = 0.0
         self._farewell: Farewell | None = None
-        self._answers: bytearray | None = None  # while a chunk of the client is handled
 
     # --- asyncio.Protocol ------------------------------------------------------------------------------------
 
@@ -139,20 +109,9 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._phase == OPEN:
-            self._answers = bytearray()
-            try:
-                if self.inbound.feed(data):
-                    self._heard_at = self._loop.time()
-            except Exception as problem:  # noqa: BLE001  # an accident never looks like a yes: it ends the connection
-                self._inbound_failed(problem)
-                return
-            self._flush()
-            if self.inbound.more and self._phase == OPEN and not self._holds & Hold.TURN:
-                self.hold(Hold.TURN)
-                self._loop.call_soon(self._go_on)
-            self._check_buffer()
+            self.client_sent(data)
         elif self.arrival is not None and self._phase != ENDED and self.arrival.received(data):
-            self.hold(Hold.ADMISSION)
+            self.wait_for_admission()
 
     def eof_received(self) -> bool:
         return False
@@ -162,15 +121,6 @@ class ClientConnection(asyncio.Protocol):
             self.end(Reason.CONNECTION_LOST, Will.SEND)
         self._stop_timer()
         self.transport = None
-
-    def pause_writing(self) -> None:
-        """The client is slow: the broker feels it, where it can."""
-        if self._phase == OPEN:
-            self._hold_link(Hold.CLIENT)
-
-    def resume_writing(self) -> None:
-        if self._phase == OPEN:
-            self._release_link(Hold.CLIENT)
 
     # --- before the session ----------------------------------------------------------------------------------
 
@@ -187,6 +137,11 @@ class ClientConnection(asyncio.Protocol):
         self._phase = ADMITTING
         self._stop_timer()
         self.gate.connect_received(self)
+
+    def wait_for_admission(self) -> None:
+        """Read no more until the CONNECT is answered."""
+        if self._phase == ADMITTING:
+            self.hold(Hold.ADMISSION)
 
     def refused(self, refusal: Refusal, request: ConnectRequest) -> None:
         """Answer the CONNECT with the code of the refusal, and leave; nothing if the client has gone."""
@@ -244,18 +199,6 @@ class ClientConnection(asyncio.Protocol):
             self.data_received(bytes(arrival.early))
         self.release(Hold.ADMISSION)
 
-    def write(self, data: bytes) -> None:
-        """Send to the client; answers to packets of one chunk go out together, at the end of the chunk."""
-        if self._answers is not None:
-            self._answers += data
-        elif self.transport is not None:
-            self.transport.write(data)
-
-    def _flush(self) -> None:
-        answers, self._answers = self._answers, None
-        if answers and self.transport is not None:
-            self.transport.write(bytes(answers))
-
     def retain(self, topic: str, payload: bytes, *, qos: int) -> None:
         """Keep a retained message in place of the broker."""
         self.gate.upstream.retain(topic, payload, qos=qos)
@@ -280,13 +223,6 @@ class ClientConnection(asyncio.Protocol):
         log.info("protocol_error", peer=self.peer, problem=str(problem))
         self.end(Reason.PROTOCOL_ERROR, Will.SEND, in_order=True)
 
-    def _inbound_failed(self, problem: Exception) -> None:
-        if isinstance(problem, MalformedPacket):
-            self.broke_protocol(problem)
-        else:
-            log.error("packet_failed", peer=self.peer, exc_info=problem)
-            self.end(Reason.PROTOCOL_ERROR, Will.SEND)
-
     def disconnected(self) -> None:
         """The client said DISCONNECT: its will is dropped (MQTT-3.14.4-3), and nothing after it is read."""
         self.will = None
@@ -302,114 +238,12 @@ class ClientConnection(asyncio.Protocol):
         else:
             self.end(Reason.KEEP_ALIVE_EXPIRED, Will.SEND)
 
-    def _check_buffer(self) -> None:
-        transport = self.transport
-        if transport is not None and transport.get_write_buffer_size() > self.limits.max_client_buffer_bytes:
-            log.info("client_too_slow", peer=self.peer)
-            self.end(Reason.CONNECTION_LOST, Will.SEND)
-
     # --- broker.upstream.LinkOwner ---------------------------------------------------------------------------
-
-    def upstream_received(self, data: bytes) -> None:
-        if self._phase != OPEN:
-            self._answer_to_farewell(data)
-            return
-        try:
-            self.outbound.feed(data)
-        except Exception as problem:  # noqa: BLE001
-            self._outbound_failed(problem)
-            return
-        if self.outbound.more and not self._link_holds & Hold.TURN:
-            self._hold_link(Hold.TURN)
-            self._loop.call_soon(self._deliver_more)
-        self._check_buffer()
-
-    def _answer_to_farewell(self, data: bytes) -> None:
-        """Let the farewell have what it waits for; to the client nothing goes any more."""
-        if self.session is None or self.outbound.swallow is None:
-            return
-        try:
-            self.outbound.feed(data)
-            while self.outbound.more:
-                self.outbound.go_on()
-        except Exception as problem:  # noqa: BLE001
-            self._outbound_failed(problem)
-
-    def _deliver_more(self) -> None:
-        if self._phase == ENDED:
-            return
-        try:
-            self.outbound.go_on()
-        except Exception as problem:  # noqa: BLE001
-            self._outbound_failed(problem)
-            return
-        if self.outbound.more:
-            self._loop.call_soon(self._deliver_more)
-        else:
-            self._release_link(Hold.TURN)
-        self._check_buffer()
-
-    def _outbound_failed(self, problem: Exception) -> None:
-        if isinstance(problem, MalformedPacket):
-            log.warning("upstream_protocol_error", peer=self.peer, problem=str(problem))
-        else:
-            log.error("delivery_failed", peer=self.peer, exc_info=problem)
-        self.end(Reason.BROKER_UNAVAILABLE, Will.SEND)
 
     def upstream_closed(self, error: Exception | None) -> None:  # noqa: ARG002
         self.link_closed = True
         if self._phase == OPEN:
             self.end(Reason.BROKER_UNAVAILABLE, Will.SEND)
-
-    def pause_client(self) -> None:
-        self.hold(Hold.UPSTREAM)
-
-    def resume_client(self) -> None:
-        self.release(Hold.UPSTREAM)
-
-    # --- backpressure ----------------------------------------------------------------------------------------
-
-    def hold(self, why: Hold) -> None:
-        """Read nothing from the client until `release` with the same reason."""
-        if not self._holds and self.transport is not None and self._phase != ENDED:
-            self.transport.pause_reading()
-        self._holds |= why
-
-    def release(self, why: Hold) -> None:
-        """Read again, if nothing else holds."""
-        if self._holds & why:
-            self._holds &= ~why
-            if not self._holds:
-                self._heard_at = self._loop.time()
-                if self.transport is not None and self._phase != ENDED:
-                    self.transport.resume_reading()
-
-    def _hold_link(self, why: Hold) -> None:
-        if not self._link_holds:
-            self.link.pause()
-        self._link_holds |= why
-
-    def _release_link(self, why: Hold) -> None:
-        if self._link_holds & why:
-            self._link_holds &= ~why
-            if not self._link_holds and self._phase == OPEN:
-                self.link.resume()
-
-    def _go_on(self) -> None:
-        if self._phase != OPEN:
-            return
-        self._answers = bytearray()
-        try:
-            self.inbound.go_on()
-        except Exception as problem:  # noqa: BLE001
-            self._inbound_failed(problem)
-            return
-        self._flush()
-        if self.inbound.more:
-            self._loop.call_soon(self._go_on)
-        else:
-            self.release(Hold.TURN)
-        self._check_buffer()
 
     # --- authsvc.sessions.Connection -------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from broker.connection import ClientConnection
 from broker.limits import Backoff, Limits
 from broker.listeners import Listener, ListenerUse, OpenListener, open_listener
 from broker.packet_ids import SessionStates
+from broker.tls import Securable
 from broker.upstream import Upstream
 from broker.websocket import WebSocketServer
 
@@ -72,7 +73,7 @@ class Gate:
         """Open a listener; return the (host, port) it is bound to. Raises OSError, which names the address."""
         use = ListenerUse(listener)
 
-        def accepted() -> asyncio.Protocol:
+        def accepted() -> Securable:
             connection = ClientConnection(self, use)
             return WebSocketServer(connection, self.limits) if listener.websocket else connection
 

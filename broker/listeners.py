@@ -9,6 +9,9 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
+
+from broker.tls import Securable, TlsServer
 
 BACKLOG = 1024  # connections the kernel keeps while a restart's storm of reconnects is worked off
 KEEPALIVE_IDLE_S = 60
@@ -46,7 +49,7 @@ class ListenerUse:
 class OpenListener:
     """A listener that accepts connections; `address` is what it is bound to."""
 
-    def __init__(self, config: Listener, server: asyncio.Server, address: tuple[str, int]) -> None:
+    def __init__(self, config: Listener, server: asyncio.Server | TlsServer, address: tuple[str, int]) -> None:
         self.config = config
         self.address = address
         self._server = server
@@ -57,7 +60,7 @@ class OpenListener:
 
 
 async def open_listener(
-    config: Listener, factory: Callable[[], asyncio.Protocol], *, handshake_timeout_s: float
+    config: Listener, factory: Callable[[], Securable], *, handshake_timeout_s: float
 ) -> OpenListener:
     """Listen on the address of `config` and give each connection a protocol from `factory`.
 
@@ -67,19 +70,19 @@ async def open_listener(
     raise_open_file_limit()
     loop = asyncio.get_running_loop()
     listening = _bound_socket(config.host, config.port)
+    name = listening.getsockname()
+    server: asyncio.Server | TlsServer
     try:
-        server = await loop.create_server(
-            factory,
-            sock=listening,
-            backlog=BACKLOG,
-            ssl=config.tls,
-            ssl_handshake_timeout=handshake_timeout_s if config.tls else None,
-            ssl_shutdown_timeout=1.0 if config.tls else None,
-        )
+        if config.tls is not None:
+            listening.listen(BACKLOG)
+            server = TlsServer(listening, config.tls, factory, handshake_within_s=handshake_timeout_s)
+        else:
+            server = await loop.create_server(
+                lambda: cast("asyncio.Protocol", factory()), sock=listening, backlog=BACKLOG
+            )
     except BaseException:
         listening.close()
         raise
-    name = listening.getsockname()
     return OpenListener(config, server, (str(name[0]), int(name[1])))
 
 

@@ -23,7 +23,7 @@ from broker.limits import Limits
 from broker.listeners import Listener
 from broker.upstream import Upstream
 from tests.broker.gate_rig import Rig, rig_on
-from tests.broker.raw_client import RawClient
+from tests.broker.raw_client import Closed, RawClient
 from tests.broker.upstreams import started
 
 CONNECT_A = wire.encode_connect(client_id="a", username="", password=b"a")
@@ -249,3 +249,139 @@ async def test_who_asks_and_never_reads_the_answers_is_ended(upstream: Upstream)
                     client.writer.write(wire.PINGREQ_PACKET * 50_000)
                     await client.writer.drain()
         assert rig.service.sessions.ended[Reason.CONNECTION_LOST] == 1
+
+
+# --- before there is a CONNECT -------------------------------------------------------------------------------
+
+
+async def test_handshakes_of_tls_count_as_connections(upstream: Upstream, tmp_path: Path) -> None:
+    """Silent sockets at the TLS port are bounded as others are, the oldest makes room, and their time runs out."""
+    server, client_side = certificate(tmp_path)
+    async with rig_on(upstream, limits=Limits(max_before_connect=5, connect_s=1.0)) as rig:
+        address = await rig.gate.listen(Listener(name="tls", host="127.0.0.1", port=0, tls=server))
+        silent = [await RawClient.open(address) for _ in range(8)]
+        async with asyncio.timeout(1):
+            while len(rig.gate) < 5:
+                await asyncio.sleep(0.001)
+        for client in silent[:3]:
+            assert await client.closed(0.5)
+        assert len(rig.gate) == 5
+        a = await RawClient.open(address, tls=client_side)
+        assert await a.connect("a", "a") == 0
+        for client in silent[3:]:
+            assert await client.closed(1.5)
+        assert len(rig.gate) == 1
+        await a.ping()
+
+
+async def test_tls_with_an_early_connect_is_answered_inside_tls(rig: Rig, tmp_path: Path) -> None:
+    """A CONNECT that comes with the end of the handshake is read, and refused, inside TLS only; garbage is closed."""
+    server, client_side = certificate(tmp_path)
+    address = await rig.gate.listen(Listener(name="tls", host="127.0.0.1", port=0, tls=server))
+    for _ in range(5):
+        bad = await RawClient.open(address, tls=client_side)
+        assert await bad.connect("a", "wrong") == 4
+        assert await bad.closed(1.5)
+    garbage = await RawClient.open(address)
+    await garbage.send(CONNECT_A)
+    with contextlib.suppress(Closed):
+        assert (await garbage.reader.read(100))[:1] in {b"", b"\x15"}, "an alert of TLS, and nothing of MQTT"
+    async with asyncio.timeout(3):
+        while len(rig.gate):
+            await asyncio.sleep(0.001)
+
+
+async def test_a_gate_that_closes_leaves_no_handshake_behind(upstream: Upstream, tmp_path: Path) -> None:
+    """Sockets whose handshake has not ended are closed with the rest."""
+    server, _ = certificate(tmp_path)
+    async with rig_on(upstream) as rig:
+        address = await rig.gate.listen(Listener(name="tls", host="127.0.0.1", port=0, tls=server))
+        silent = [await RawClient.open(address) for _ in range(3)]
+        async with asyncio.timeout(1):
+            while len(rig.gate) < 3:
+                await asyncio.sleep(0.001)
+        await rig.gate.close()
+        for client in silent:
+            assert await client.closed(1)
+
+
+async def websocket(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a WebSocket whose frames the test writes itself."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2].partition("/")[0]))
+    writer.write(
+        b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+def frame(payload: bytes, opcode: int = 2) -> bytes:
+    """Return a masked frame (with the mask 0) of a payload below 64 KiB."""
+    if len(payload) < 126:
+        return bytes((0x80 | opcode, 0x80 | len(payload))) + bytes(4) + payload
+    return bytes((0x80 | opcode, 0x80 | 126)) + len(payload).to_bytes(2, "big") + bytes(4) + payload
+
+
+async def test_nothing_large_is_kept_of_a_websocket_before_its_connect(rig: Rig, url: str) -> None:
+    """A frame that announces a megabyte is not waited for while nobody knows who sends it."""
+    reader, writer = await websocket(url)
+    (connection,) = rig.gate._connections
+    head = b"\x82\xff" + (1_000_000).to_bytes(8, "big") + bytes(4)
+    writer.write(head + bytes(200_000))
+    async with asyncio.timeout(2):
+        assert b"\x20" not in await _read(reader)
+    assert connection.is_ended
+    assert len(rig.gate) == 0
+    writer.close()
+
+
+async def test_pings_of_a_websocket_that_reads_no_answer_end_it(rig: Rig, url: str) -> None:
+    """RFC 6455 wants each ping answered; the answers nobody takes are bounded, and others are served meanwhile."""
+    _, writer = await websocket(url)
+    writer.write(frame(wire.encode_connect(client_id="ws", username="", password=b"a")))
+    async with asyncio.timeout(2):
+        while not len(rig.service.sessions):
+            await asyncio.sleep(0.001)
+    writer.transport.pause_reading()
+    (connection,) = rig.gate._connections
+    a = await rig.client("a")
+    flood = frame(b"x" * 125, 9) * 500
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(20):
+            while not connection.is_ended:
+                writer.write(flood)
+                await writer.drain()
+                if connection.transport is not None:
+                    assert connection.transport.get_write_buffer_size() < 3 * 1_048_576
+    assert connection.is_ended
+    await a.ping()
+    writer.transport.abort()
+
+
+async def test_tiny_frames_stall_nobody(rig: Rig, url: str) -> None:
+    """A chunk of ten thousands of frames is worked off in portions: others get their turn."""
+    reader, writer = await websocket(url)
+    writer.write(frame(wire.encode_connect(client_id="ws", username="", password=b"a")))
+    await reader.readexactly(6)
+    a = await rig.client("a")
+    stream = b"".join(frame(bytes((byte,))) for byte in wire.PINGREQ_PACKET * 40_000)
+    loop = asyncio.get_running_loop()
+    worst, stalled = 0.0, loop.time()
+
+    def look() -> None:
+        nonlocal worst, stalled
+        worst, stalled = max(worst, loop.time() - stalled), loop.time()
+        handle[0] = loop.call_later(0.001, look)
+
+    handle = [loop.call_later(0.001, look)]
+    writer.write(stream)
+    answered = 0
+    async with asyncio.timeout(30):
+        while answered < 40_000:
+            answered += (await reader.read(65_536)).count(b"\xd0\x00")
+    handle[0].cancel()
+    await a.ping()
+    assert worst < 0.2
+    writer.transport.abort()
