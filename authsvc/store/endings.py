@@ -26,12 +26,6 @@ def wipe_client(tx: Transaction, tenant: str, principal: str, client_id: str) ->
     tx.run("wipe_by_client", **values)
 
 
-def wipe_secret(tx: Transaction, tenant: str, secret_id: str) -> None:
-    """Wipe the persistent sessions that rest on the secret."""
-    _wiped(tx, tenant, tx.run("list_wiped_by_secret", now_us=tx.now_us, secret_id=secret_id))
-    tx.run("wipe_by_secret", secret_id=secret_id)
-
-
 def wipe_token(tx: Transaction, tenant: str, token_id: str) -> None:
     """Wipe the persistent sessions that rest on any secret of the token."""
     _wiped(tx, tenant, tx.run("list_wiped_by_token", now_us=tx.now_us, token_id=token_id))
@@ -71,14 +65,18 @@ def revoke_token(tx: Transaction, token: Token) -> None:
 
 
 def end_secrets(tx: Transaction, token: Token, *, overlap_us: int) -> None:
-    """End the living secrets of the token: now, with what rests on them wiped, or after the overlap, with it kept."""
+    """End the living secrets of the token: after the overlap, with what rests on them kept, or now, with it wiped.
+
+    Now is for a secret that leaked: sessions that rest on an older one, which has ended already, are wiped as well.
+    """
+    if overlap_us <= 0:
+        wipe_token(tx, token.tenant, token.id)
     for (secret_id,) in tx.all("living_secrets", token_id=token.id, now_us=tx.now_us):
         ends_at_us = tx.now_us + overlap_us
         if overlap_us > 0:
             tx.run("end_secret", id=secret_id, ends_at_us=ends_at_us)
         else:
             tx.run("revoke_secret", id=secret_id, now_us=tx.now_us)
-            wipe_secret(tx, token.tenant, secret_id)
         detail = {"token_id": token.id, "ended_at_us": ends_at_us, "wiped": overlap_us <= 0}
         tx.change(Name(Kind.SECRET, token.tenant, secret_id), "ended", detail)
 

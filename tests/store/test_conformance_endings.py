@@ -177,6 +177,17 @@ async def test_the_old_secret_ends_after_the_overlap_and_never_later_than_it_wou
     assert found[0].revoked_at_us is None
 
 
+async def test_a_regenerate_now_wipes_also_what_rests_on_a_secret_that_has_ended_before(
+    living: World, clock: Clock
+) -> None:
+    """Who regenerates without overlap distrusts the token's past; a session of an outlived secret is no exception."""
+    await regenerate(10 * SECOND_US)(living)
+    clock.advance(11)
+    await regenerate(0)(living)
+    assert await session_of(living) is None
+    assert await living.targets() == [WIPED]
+
+
 async def test_a_deleted_thing_gives_back_its_seat_and_ends_its_device_tokens(living: World) -> None:
     """Its key is retired, its tokens are revoked, its quota is free again."""
     digest = new_digest()

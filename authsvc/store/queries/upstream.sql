@@ -28,13 +28,6 @@ SELECT 'session', upstream_id, :now_us FROM upstream_sessions WHERE principal = 
 -- name: wipe_by_client(principal, client_id)!
 DELETE FROM upstream_sessions WHERE principal = :principal AND client_id = :client_id;
 
--- name: list_wiped_by_secret(now_us, secret_id)!
-INSERT INTO clearings (kind, target, since_us)
-SELECT 'session', upstream_id, :now_us FROM upstream_sessions WHERE secret_id = :secret_id;
-
--- name: wipe_by_secret(secret_id)!
-DELETE FROM upstream_sessions WHERE secret_id = :secret_id;
-
 -- name: list_wiped_by_token(now_us, token_id)!
 INSERT INTO clearings (kind, target, since_us)
 SELECT 'session', upstream_id, :now_us FROM upstream_sessions WHERE token_id = :token_id;
