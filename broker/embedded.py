@@ -265,7 +265,7 @@ class AmqttUpstream:
                 if old != qos:
                     entries[index] = (session, qos)
                 break
-        if not self._warned and not self.broker.short and len(self.broker.subscriptions) > MANY_FILTERS:
+        if not self._warned and len(self.broker.subscriptions) > MANY_FILTERS:
             self._warned = True
             log.warning(
                 "amqtt_many_filters",
