@@ -10,6 +10,8 @@ from amqtt.session import OutgoingApplicationMessage, Session
 from transitions import MachineError
 
 ACKNOWLEDGE_WITHIN_S = 5.0  # as amqtt has it; then the delivery is given up
+GIVE_UP_EVERY_S = 0.1
+MAX_UNACKNOWLEDGED = 32_768  # deliveries of a connection; with all 65,535 ids taken, amqtt looks each of them up
 
 
 class SessionStates:
@@ -70,8 +72,11 @@ class GateHandler(BrokerProtocolHandler):  # type: ignore[misc]
             self.writer.write(packet)
 
     def deliver_acknowledged(self, head: bytes, payload: bytes) -> None:
-        """Send a QoS 1 PUBLISH: `head` is all before the packet id. Raises AMQTTError when no packet id is free."""
+        """Send a QoS 1 PUBLISH, of which `head` is all before the packet id, unless too many have no answer."""
         if self.session is None or self.writer is None:
+            return
+        if len(self.session.inflight_out) >= MAX_UNACKNOWLEDGED:
+            self._count_given_up(1)
             return
         packet_id: int = self.session.next_packet_id
         self.session.inflight_out[packet_id] = _Sent(packet_id, self._loop.time() + ACKNOWLEDGE_WITHIN_S)
@@ -88,15 +93,21 @@ class GateHandler(BrokerProtocolHandler):  # type: ignore[misc]
 
     def _give_up(self) -> None:
         self._due = None
-        late, now = 0, self._loop.time()
-        for sent in [sent for sent in self.session.inflight_out.values() if type(sent) is _Sent]:
+        late, now = [], self._loop.time()
+        for sent in self.session.inflight_out.values():  # the oldest first
+            if type(sent) is not _Sent:
+                continue
             if sent.due > now:
-                self._due = self._loop.call_at(sent.due, self._give_up)
+                self._due = self._loop.call_later(max(sent.due - now, GIVE_UP_EVERY_S), self._give_up)
                 break
-            del self.session.inflight_out[sent.packet_id]
-            late += 1
-        if late and self.given_up is not None:
-            self.given_up(late)
+            late.append(sent.packet_id)
+        for packet_id in late:
+            del self.session.inflight_out[packet_id]
+        self._count_given_up(len(late))
+
+    def _count_given_up(self, count: int) -> None:
+        if count and self.given_up is not None:
+            self.given_up(count)
 
     async def stop(self) -> None:
         """Stop as amqtt does, and forget what waits: it is not sent again."""

@@ -335,6 +335,23 @@ async def test_a_delivery_without_answer_is_given_up_and_counted(upstream, monke
     assert len(owner.publishes) == 3
 
 
+async def test_a_client_that_answers_nothing_is_sent_no_more_than_the_bound(upstream, monkeypatch):
+    """Beyond it deliveries are given up at once, without a search for a free packet id or a log line for each."""
+    monkeypatch.setattr(embedded_session, "MAX_UNACKNOWLEDGED", 10)
+    link, owner = await connected(upstream)
+    await subscribe(link, owner, ("x", 1))
+    for _ in range(15):
+        await upstream.publish("x", b"m", qos=1, retain=False)
+    messages = await owner.published(10)
+    await turns()
+    assert len(owner.publishes) == 10
+    assert upstream.unacknowledged == 5
+    link.write(wire.encode_ack(wire.PUBACK, messages[0].packet_id))
+    await turns()
+    await upstream.publish("x", b"again", qos=1, retain=False)
+    assert (await owner.published(11))[-1].payload == b"again"
+
+
 async def test_what_a_connection_left_unanswered_is_not_sent_to_the_next(upstream):
     """As with amqtt: the message is gone with the connection, and its packet id is free."""
     link, owner = await connected(upstream, clean=False)
