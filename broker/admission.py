@@ -7,7 +7,6 @@ had opened upstream is let go before the lock is.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 import structlog
@@ -156,8 +155,18 @@ class Admission:
 
 
 async def _let_go(link: Link) -> None:
-    """Abort a link that nobody uses and wait until the broker has let go, also while being cancelled."""
+    """Abort a link that nobody uses and wait until the broker has let go, also when cancelled meanwhile."""
     link.abort()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LET_GO_WITHIN_S):
-            await link.wait_closed()
+    going = asyncio.ensure_future(link.wait_closed())
+    until = asyncio.get_running_loop().time() + LET_GO_WITHIN_S
+    cancelled: asyncio.CancelledError | None = None
+    while not going.done() and (left := until - asyncio.get_running_loop().time()) > 0:
+        try:
+            await asyncio.wait({going}, timeout=left)
+        except asyncio.CancelledError as error:
+            if cancelled is not None:
+                raise
+            cancelled = error
+    going.cancel()
+    if cancelled is not None:
+        raise cancelled
