@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers; an honest one is under 2 KiB
 HEAD_TIMEOUT_S = 10  # from the connection, or the first byte of a further request, to the end of the head
-KEEP_ALIVE_S = 5  # an idle kept-alive connection is closed after it
+KEEP_ALIVE_S = 20  # an idle connection is closed after it: later than clients do (httpx: 5 s), or requests get lost
 MAX_CONCURRENCY = 512  # connections and tasks, each; beyond it uvicorn answers 503
 GRACEFUL_SHUTDOWN_S = 3  # within the five seconds that a clean end may take
 BACKLOG = 512
