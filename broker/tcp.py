@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import socket
 from pathlib import Path
 
 from authsvc.core.errors import UpstreamUnavailable
@@ -104,15 +106,18 @@ class TcpUpstream:
         if self._path is None:
             await loop.create_connection(lambda: link, self._host, self._port)
             return
-        while True:
-            try:
-                await loop.create_unix_connection(lambda: link, str(self._path))
-            except OSError as error:
-                if error.errno != errno.EAGAIN:  # connect(2): its backlog is full; where TCP waits, this is an error
-                    raise
-            else:
-                return
-            await asyncio.sleep(BACKLOG_RETRY_S)
+        # Connected by hand: asyncio takes a connect(2) that failed for a full backlog for one that is under way.
+        connecting = socket.socket(socket.AF_UNIX)
+        try:
+            connecting.setblocking(False)
+            while (code := connecting.connect_ex(str(self._path))) == errno.EAGAIN:  # noqa: ASYNC110  # where TCP waits
+                await asyncio.sleep(BACKLOG_RETRY_S)
+            if code:
+                raise OSError(code, os.strerror(code))  # noqa: TRY301
+            await loop.create_unix_connection(lambda: link, sock=connecting)
+        except BaseException:
+            connecting.close()
+            raise
 
     def _gone(self, link: TcpLink) -> None:
         if self._links.get(link.upstream_id) is link:
