@@ -24,6 +24,7 @@ app = typer.Typer(
     name="simulator",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # its boxes cut long option names in 80 columns
     pretty_exceptions_enable=False,
     epilog=example_of("simulator run quickstart"),
 )

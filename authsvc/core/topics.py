@@ -23,7 +23,8 @@ RESERVED_TENANT: Final = "me"  # will stand for a device's own place at the begi
 
 Level: TypeAlias = str | KeySet
 
-_KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+KEY_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"  # the whole key; `check_key` says what else holds
+_KEY: Final = re.compile(KEY_PATTERN)
 # MQTT-1.5.3-1, -2: no surrogates, no NUL. The other control characters "SHOULD NOT" be there; here they must not.
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNSAFE: Final = re.compile("[+#/\x00-\x1f\x7f-\x9f\ud800-\udfff]")

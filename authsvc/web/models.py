@@ -23,10 +23,11 @@ from pydantic import (
 )
 
 from authsvc.core.facts import Effect, Rule, RuleAction
+from authsvc.core.topics import KEY_PATTERN
 from authsvc.web.pages import DEFAULT_LIMIT, MAX_CURSOR_CHARS, MAX_LIMIT
 from authsvc.web.problems import CodedValueError
 
-KEY_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+WHOLE_KEY = f"^{KEY_PATTERN}$"
 ID_PATTERN = r"^[0-9A-Za-z_-]{1,64}$"
 TEXT_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 MAX_TAGS = 64
@@ -54,16 +55,16 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
 
-Key = Annotated[str, StringConstraints(pattern=KEY_PATTERN, max_length=64)]
+Key = Annotated[str, StringConstraints(pattern=WHOLE_KEY, max_length=64)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=TEXT_PATTERN)]
 Topic = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TOPIC_CHARS)]
 Tag = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=TEXT_PATTERN)]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS), AfterValidator(lambda tags: list(dict.fromkeys(tags)))]
-RoleName = Annotated[str, StringConstraints(pattern=r"^(platform/)?[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", max_length=73)]
+RoleName = Annotated[str, StringConstraints(pattern=f"^(platform/)?{KEY_PATTERN}$", max_length=73)]
 Roles = Annotated[list[RoleName], Field(max_length=MAX_TAGS), AfterValidator(lambda names: list(dict.fromkeys(names)))]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
-KeyInPath = Annotated[str, Path(pattern=KEY_PATTERN, max_length=64)]
+KeyInPath = Annotated[str, Path(pattern=WHOLE_KEY, max_length=64)]
 IdInPath = Annotated[str, Path(pattern=ID_PATTERN, max_length=64)]
 
 # RFC 3339 5.6; the offset is not optional, the letters may be small, 60 seconds are a leap second (no Unix time has it)
@@ -167,7 +168,7 @@ Cursor = Annotated[
 Search = Annotated[
     str | None, Query(min_length=1, max_length=256, pattern=TEXT_PATTERN, description="part of key or name, any case")
 ]
-KeyFilter = Annotated[str | None, Query(pattern=KEY_PATTERN, max_length=64)]
+KeyFilter = Annotated[str | None, Query(pattern=WHOLE_KEY, max_length=64)]
 Revoked = Annotated[bool, Query(description="list the revoked ones instead")]
 Cascade = Annotated[bool, Query(description="delete what refers to it as well")]
 

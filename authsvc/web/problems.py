@@ -25,6 +25,7 @@ from authsvc.core.errors import (
     StoreUnavailable,
     UpstreamUnavailable,
 )
+from authsvc.core.topics import KEY_PATTERN
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1  # a lock is over within a second or so; a lost file is looked at again once a second
@@ -193,6 +194,8 @@ def of_validation(errors: Sequence[Mapping[str, Any]], *, patch: bool = False) -
         in_body = place[:1] == ["body"]
         field = ".".join(place[1:]) or place[0]
         code, detail = _BETTER.get(error["type"], (error["type"], _sentence(error)))
+        if error["type"] == "string_pattern_mismatch" and KEY_PATTERN in error["ctx"]["pattern"]:
+            detail = "a key holds letters, digits, `.`, `_` and `-`, begins with a letter or digit, and has at most 64"
         if error["type"] == "value_error" and isinstance(error.get("ctx", {}).get("error"), CodedValueError):
             code = error["ctx"]["error"].code
         if code == "unknown_field":

@@ -103,3 +103,9 @@ async def test_a_wrong_value_is_named_by_its_path_in_the_body(shared, place, bod
     answer = await shared.call("POST", f"{T}/{place}", json=body)
     assert answer.status_code == 422, answer.text
     assert [(one["field"], one["code"]) for one in answer.json()["errors"]][0] == (field, code)
+
+
+async def test_a_wrong_key_is_told_what_a_key_may_hold(shared):
+    """The way out stands in the answer."""
+    answer = await shared.call("POST", f"{T}/things", json={"key": "a b"})
+    assert "letters, digits, `.`, `_` and `-`" in answer.json()["detail"]
