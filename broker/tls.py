@@ -73,15 +73,23 @@ class TlsServer:
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
             accepted.setblocking(False)
-            inner = self._factory()
-            pending = _Pending(accepted)
-            inner.connection_made(pending)
-            if pending.is_closing():
+            try:
+                self._begin(accepted)
+            except Exception:  # of one connection: the door stays open for the others
+                log.exception("connection_failed")
                 accepted.close()
-                continue
-            pending.task = asyncio.create_task(self._shake_hands(inner, pending), name="TLS handshake")
-            self._handshakes.add(pending.task)
-            pending.task.add_done_callback(self._handshakes.discard)
+            await asyncio.sleep(0)  # `sock_accept` does not wait while others queue: everybody else has a turn
+
+    def _begin(self, accepted: socket.socket) -> None:
+        inner = self._factory()
+        pending = _Pending(accepted)
+        inner.connection_made(pending)
+        if pending.is_closing():
+            accepted.close()
+            return
+        pending.task = asyncio.create_task(self._shake_hands(inner, pending), name="TLS handshake")
+        self._handshakes.add(pending.task)
+        pending.task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(self, inner: Securable, pending: _Pending) -> None:
         try:

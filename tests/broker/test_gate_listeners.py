@@ -291,6 +291,16 @@ async def test_tls_with_an_early_connect_is_answered_inside_tls(rig: Rig, tmp_pa
             await asyncio.sleep(0.001)
 
 
+async def test_a_websocket_runs_inside_tls(rig: Rig, tmp_path: Path) -> None:
+    """Handshake of TLS, then of HTTP, then CONNECT; and a refusal is answered in a frame."""
+    server, client_side = certificate(tmp_path)
+    host, port = await rig.gate.listen(Listener(name="wss", host="127.0.0.1", port=0, tls=server, websocket=True))
+    for password, code in ((b"a", 0), (b"wrong", 4)):
+        async with connect(f"wss://{host}:{port}/mqtt", subprotocols=MQTT, ssl=client_side) as ws:
+            await ws.send(wire.encode_connect(client_id="a", username="", password=password))
+            assert await ws.recv() == wire.encode_connack(code)
+
+
 async def test_a_gate_that_closes_leaves_no_handshake_behind(upstream: Upstream, tmp_path: Path) -> None:
     """Sockets whose handshake has not ended are closed with the rest."""
     server, _ = certificate(tmp_path)
