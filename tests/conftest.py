@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-
 if os.environ.get("AUTHSVC_TEST_LOOP") == "uvloop":
 
     def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
