@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +36,18 @@ class Rig:
 
     async def client(self, thing: str, client_id: str | None = None, **fields: Any) -> RawClient:
         return await RawClient.connected(self.address, client_id or thing, thing, **fields)
+
+    async def lost(self, client: RawClient, thing: str = "a") -> None:
+        """Cut a thing's only connection, and wait until the broker has let go of its session.
+
+        amqtt does not send again what it sent to a connection that was gone already.
+        """
+        (session,) = self.service.sessions.find("t", thing=thing)
+        client.cut()
+        async with asyncio.timeout(5):
+            while self.service.sessions.find("t", thing=thing):
+                await asyncio.sleep(0.001)
+            await session.connection.wait_ended()
 
     async def spy(self) -> RawClient:
         spy = await self.client("spy")

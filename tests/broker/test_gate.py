@@ -260,7 +260,7 @@ async def test_queued_messages_are_judged_when_they_are_delivered(rig: Rig) -> N
     """What waited while the client was away is withheld if the right went meanwhile."""
     a = await rig.client("a", clean=False)
     assert await a.subscribe(("t/g/a/#", 1)) == [1]
-    a.cut()
+    await rig.lost(a)
     spy = await rig.client("spy")
     await spy.publish("t/g/a/secret/x", b"no", qos=1)
     await spy.publish("t/g/a/end", qos=1)
@@ -319,7 +319,7 @@ async def test_a_queued_message_carries_no_retain_flag(rig: Rig) -> None:
     """What comes before the first SUBACK of a connection was queued: MQTT-3.3.1-9."""
     a = await rig.client("a", clean=False)
     assert await a.subscribe(("t/g/a/#", 1)) == [1]
-    a.cut()
+    await rig.lost(a)
     spy = await rig.client("spy")
     await spy.publish("t/g/a/q", b"queued", qos=1, retain=True)
     a = await rig.client("a", clean=False)
@@ -331,7 +331,7 @@ async def test_who_subscribes_before_acknowledging_the_queue_is_answered_at_once
     """Several queued messages, the SUBSCRIBE first, then the acknowledgements: nothing waits for anything."""
     a = await rig.client("a", clean=False)
     assert await a.subscribe(("t/g/a/#", 1)) == [1]
-    a.cut()
+    await rig.lost(a)
     spy = await rig.client("spy")
     for n in range(3):
         await spy.publish("t/g/a/q", b"%d" % n, qos=1)

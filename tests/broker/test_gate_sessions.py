@@ -15,7 +15,7 @@ from tests.broker.gate_rig import Rig
 from tests.broker.raw_client import RawClient
 from tests.broker.scripted import EVERYTHING, OWN
 from tests.broker.test_gate import DENY_SECRET
-from tests.broker.test_gate_ends import gone, session_of, will
+from tests.broker.test_gate_ends import session_of, will
 
 
 class Tap:
@@ -37,12 +37,6 @@ def tap(rig: Rig, thing: str = "a") -> Tap:
     connection = session_of(rig, thing).connection
     connection.link = found = Tap(connection.link)
     return found
-
-
-async def cut(rig: Rig, client: RawClient, thing: str = "a") -> None:
-    connection = session_of(rig, thing).connection
-    client.cut()
-    await gone(connection)
 
 
 # --- QoS 2 from the client -----------------------------------------------------------------------------------
@@ -75,7 +69,7 @@ async def test_a_permitted_qos_2_publish_is_finished_after_a_reconnect(rig: Rig)
     a = await rig.client("a", clean=False)
     await a.send(wire.encode_publish("t/g/a/x", b"once", qos=2, packet_id=9))
     await a.expect(wire.PUBREC)
-    await cut(rig, a)
+    await rig.lost(a)
     a = await rig.client("a", clean=False)
     assert a.session_present
     await a.send(wire.encode_ack(wire.PUBREL, 9))
@@ -116,7 +110,7 @@ async def test_what_was_not_acknowledged_is_not_sent_again_without_the_right(rig
     spy = await rig.client("spy")
     await spy.publish("t/g/a/secret/x", b"1", qos=qos)
     assert wire.parse_publish(await a.next_packet()).payload == b"1"
-    await cut(rig, a)
+    await rig.lost(a)
     rig.service.regrant("a", (*OWN, DENY_SECRET))
     rig.service.rules["a"] = (*OWN, DENY_SECRET)
     a = await rig.client("a", clean=False)
@@ -134,7 +128,7 @@ async def test_a_qos_2_delivery_is_finished_after_a_reconnect(rig: Rig) -> None:
     first = wire.parse_publish(await a.next_packet())
     await a.send(wire.encode_ack(wire.PUBREC, first.packet_id))
     await a.expect(wire.PUBREL)
-    await cut(rig, a)
+    await rig.lost(a)
     a = await rig.client("a", clean=False)
     if rig.upstream.capabilities.durable:
         assert wire.parse_ack(await a.next_packet()).packet_id == first.packet_id

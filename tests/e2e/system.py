@@ -167,6 +167,16 @@ class System:
             assert (await client.delivery()).payload == b"ok"
             await client.disconnect()
 
+    async def lost(self, client: RawClient, thing: str) -> None:
+        """Cut the only connection of a thing of t1, and wait until the broker has let go of its session.
+
+        amqtt does not send again what it sent to a connection that was gone already.
+        """
+        (session,) = self.service.sessions.find("t1", thing=thing)
+        client.cut()
+        await self.until(lambda: not self.service.sessions.find("t1", thing=thing))
+        await session.connection.wait_ended()
+
     async def until(self, condition: Any, patience_s: float = 5.0) -> None:
         """Wait until `condition()` is true."""
         async with asyncio.timeout(patience_s):

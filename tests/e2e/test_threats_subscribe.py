@@ -85,8 +85,7 @@ async def test_a_deny_narrows_what_a_granted_filter_delivers(system: System) -> 
     await spy.publish("t1/g1/end", qos=1)
     got = [await a1.delivery()]
     assert {p.topic for p in got} == {"t1/g1/end"}
-    a1.cut()
-    await system.until(lambda: not system.service.sessions.find("t1", thing="A1"))
+    await system.lost(a1, "A1")
     await spy.publish(f"{own('A2')}/secret/queued", b"queued", qos=1)
     await spy.publish("t1/g1/end", qos=1)
     a1 = await system.client("A1", clean=False)
@@ -101,8 +100,7 @@ async def test_a_right_that_went_is_gone_for_what_is_queued_and_retained(system:
     spy = await system.client("SPY")
     await spy.publish(f"{own('A1')}/x", b"unacknowledged", qos=1, retain=True)
     await a1.next_packet()  # the delivery, not acknowledged
-    a1.cut()
-    await system.until(lambda: not system.service.sessions.find("t1", thing="A1"))
+    await system.lost(a1, "A1")
     await spy.publish(f"{own('A1')}/x", b"queued", qos=1)
     await system.do(system.store.definitions.update("t1", "dev", rules=[allow(SUBSCRIBE, "{tenant}/end")]))
     a1 = await system.client("A1", clean=False)
