@@ -272,6 +272,8 @@ async def test_handshakes_of_tls_count_as_connections(upstream: Upstream, tmp_pa
             assert await client.closed(1.5)
         assert len(rig.gate) == 1
         await a.ping()
+        (connection,) = rig.gate._connections
+        assert connection.listener.connections == 1, "each is counted once"
 
 
 async def test_tls_with_an_early_connect_is_answered_inside_tls(rig: Rig, tmp_path: Path) -> None:

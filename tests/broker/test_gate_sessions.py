@@ -99,6 +99,23 @@ async def test_a_right_that_went_between_publish_and_pubrel_changes_nothing(rig:
     assert await rig.seen_by(spy) == [("t/g/a/x", b"yes")]
 
 
+async def test_the_client_sees_nothing_of_a_withheld_qos_2_delivery(rig: Rig) -> None:
+    """Neither the message nor the PUBREL behind it, whose id the client has never seen."""
+    rig.service.rules["a"] = (*OWN, DENY_SECRET)
+    a = await rig.client("a")
+    assert await a.subscribe(("t/g/a/#", 2)) == [2]
+    spy = await rig.client("spy")
+    for n in range(5):
+        await spy.publish("t/g/a/secret/x", b"%d" % n, qos=2)
+    await spy.publish("t/g/a/end", qos=1)
+    async with asyncio.timeout(5):
+        while session_of(rig).connection.state.withheld:
+            await asyncio.sleep(0.001)
+    assert wire.parse_publish(await a.next_packet()).topic == "t/g/a/end"
+    await a.send(wire.PINGREQ_PACKET)
+    assert await a.next_packet() == wire.PINGRESP_PACKET
+
+
 # --- deliveries over a reconnect -----------------------------------------------------------------------------
 
 
