@@ -9,6 +9,7 @@ import time
 
 import psutil
 
+from broker import wire
 from tests.bench import load, servers
 from tests.bench.fleets import prepare
 from tests.bench.table import Row
@@ -17,7 +18,7 @@ SESSIONS = 2_000
 
 
 def run(rounds: int) -> list[Row]:
-    """Connect and subscribe 2,000 known things that then stay; the growth of the service's memory, per session."""
+    """Connect 2,000 known things that subscribe, publish once and stay; the growth of the service's memory, each."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, SESSIONS + 1_000)), hard))
     grown = statistics.median(_grown() for _ in range(min(rounds, 3)))
@@ -38,6 +39,7 @@ def _grown() -> float:
         for number, login in enumerate(logins):
             sock = load.open_client(service.mqtt, login)
             load.subscribe(sock, f"default/default/bench-{number:06d}/state/#", 1)
+            sock.sendall(wire.encode_publish(f"default/default/bench-{number:06d}/event/x", b"1"))
             held.append(sock)
         time.sleep(1)
         grown = (process.memory_info().rss - before) / SESSIONS

@@ -4,7 +4,7 @@ import pytest
 
 from authsvc.core.facts import KeySet
 from authsvc.core.grants import Action, Decision
-from authsvc.core.index import TRIE_FROM
+from authsvc.core.index import TRIE_AFTER, TRIE_AT_ONCE_FROM, TRIE_FROM
 from authsvc.core.reasons import Reason
 from tests.core.rules import grant, rule
 
@@ -178,7 +178,7 @@ def test_deliver(topic, reason, number):
         ("a/#", "a/$SYS", True),
     ],
 )
-@pytest.mark.parametrize("filling", [0, 2 * TRIE_FROM], ids=["walk", "trie"])
+@pytest.mark.parametrize("filling", [0, TRIE_AT_ONCE_FROM], ids=["walk", "trie"])
 def test_only_a_platform_role_that_spells_them_reaches_dollar_topics(pattern, topic, allowed, filling):
     """MQTT-4.7.2-1, for few rules and for many."""
     others = [f"allow publish z{n}/x" for n in range(filling)]
@@ -252,7 +252,7 @@ def test_a_deny_with_a_set_level(filter_, checked, unchecked):
 def test_two_sets_in_one_grant_are_told_apart():
     """`{module}` and `{member}` are asked separately, also by the trie."""
     modules, members = KeySet({"a"}), KeySet({"b"})
-    others = [f"allow publish t/z{n}" for n in range(TRIE_FROM)]
+    others = [f"allow publish t/z{n}" for n in range(TRIE_AT_ONCE_FROM)]
     compiled = grant(
         "allow publish t/{module}/x", "allow publish t/{module}/y", "allow publish t/{member}/z", *others,
         modules=modules, members=members,
@@ -270,10 +270,21 @@ def test_expiry_is_not_judged_by_a_decision():
 
 def test_a_topic_of_thirty_thousand_levels_is_decided_like_any_other():
     """No rule looks further than its own depth, so neither does a decision."""
-    for filling in (0, TRIE_FROM):
+    for filling in (0, TRIE_AT_ONCE_FROM):
         compiled = grant(
             "allow publish t/a/#", "deny publish t/a/+", *[f"allow publish t/z{n}" for n in range(filling)]
         )
         assert asked(compiled, PUBLISH, "t/a" + "/x" * 30_000) == ("rule_allows", 0)
         assert asked(compiled, PUBLISH, "t/a/x")[0] == "rule_denies"
         assert asked(compiled, PUBLISH, "t" + "/" * 30_000)[0] == "no_rule_matches"
+
+
+@pytest.mark.parametrize("count", [TRIE_FROM - 2, TRIE_FROM], ids=["too few for a trie", "enough"])
+def test_who_keeps_asking_gets_the_same_answers_faster(count):
+    """The trie that is built after some questions changes none of them, and is built for no smaller number of rules."""
+    compiled = grant(*[f"allow publish t/{n}/+" for n in range(count)], "deny publish t/+/secret")
+    topics = ["t/0/x", "t/1/secret", "t/none/x", "t/0/x/y"]
+    first = [asked(compiled, PUBLISH, topic) for topic in topics]
+    for _ in range(TRIE_AFTER):
+        assert [asked(compiled, PUBLISH, topic) for topic in topics] == first
+    assert first == [("rule_allows", 0), ("rule_denies", count), ("no_rule_matches", None), ("no_rule_matches", None)]

@@ -1,14 +1,25 @@
 """Decisions against the simple definition of the design, and against the same rules in another order."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authsvc.core import index
 from authsvc.core.facts import Effect, KeySet, RuleAction
 from authsvc.core.grants import Action, CompiledRule, Grant
 from authsvc.core.reasons import Reason
 from authsvc.core.topics import RenderedFilter, SetLevel, covers, matches, overlaps
 
 PUBLISH, SUBSCRIBE, DELIVER = Action
+
+
+@pytest.fixture(scope="module", autouse=True, params=[0, index.TRIE_AFTER], ids=["trie at once", "walk first"])
+def trie_after(request):
+    """Ask each property of the trie and of the walk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "TRIE_AFTER", request.param)
+        yield
+
 
 LEVELS = st.sampled_from(["a", "b", "", "$x", "+", SetLevel.MODULE, SetLevel.MEMBER])
 TOPIC_LEVELS = st.sampled_from(["a", "b", "", "$x", "c"])
