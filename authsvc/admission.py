@@ -45,6 +45,7 @@ class Admission:
         now_us: Callable[[], int],
         new_id: Callable[[], str],
         max_persistent_sessions: int,
+        max_client_id_bytes: int,
     ) -> None:
         self._store = store
         self._facts = facts
@@ -54,6 +55,7 @@ class Admission:
         self._now_us = now_us
         self._new_id = new_id
         self._max_persistent = max_persistent_sessions
+        self._max_client_id_bytes = max_client_id_bytes
         self.counted: Cache[tuple[str, str], bool] = Cache(KNOWN_SESSIONS)  # persistent sessions that have a row
 
     async def judge(self, request: ConnectRequest, attempt: Attempt) -> Admitted | Refusal:
@@ -90,7 +92,10 @@ class Admission:
         if isinstance(basis, Refusal):
             return basis
         refusal = things.check_client_id(  # 4, before 3: rules that use the client id need a safe one
-            request.client_id, clean_session=request.clean_session, uses_client_variable=basis.uses_client
+            request.client_id,
+            clean_session=request.clean_session,
+            uses_client_variable=basis.uses_client,
+            max_bytes=self._max_client_id_bytes,
         )
         if refusal is not None:
             return refusal

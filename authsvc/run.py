@@ -97,6 +97,7 @@ async def run(settings: Settings, *, with_broker: bool, upstream: str | None = N
             monotonic=time.monotonic,
             random=secrets.token_bytes,
             max_persistent_sessions=settings.limits.max_persistent_sessions,
+            max_client_id_bytes=settings.limits.max_client_id_bytes,
             max_cached_things=settings.cache.things,
             max_cached_grants=settings.cache.grants,
         )

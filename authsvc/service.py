@@ -54,6 +54,7 @@ class Service:
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = secrets.token_bytes,
         max_persistent_sessions: int = 100,
+        max_client_id_bytes: int = things.MAX_CLIENT_ID_BYTES,
         max_cached_things: int = 100_000,
         max_cached_grants: int = 20_000,
     ) -> None:
@@ -90,6 +91,7 @@ class Service:
             now_us=now_us,
             new_id=self.new_id,
             max_persistent_sessions=max_persistent_sessions,
+            max_client_id_bytes=max_client_id_bytes,
         )
         self._rowless: Cache[tuple[str, str], bool] = Cache(KNOWN_SESSIONS)
 

@@ -15,7 +15,6 @@ class Limits:
     connect_s: float = 5.0  # from accept to a whole CONNECT
     admission_s: float = 5.0  # from CONNECT to CONNACK
     refusal_linger_s: float = 1.0  # a refused client has this long to take its CONNACK
-    stop_s: float = 5.0
 
     max_connect_bytes: int = 65_536  # client id, will and token of 64 KiB at most together
     max_packet_bytes: int = 262_144

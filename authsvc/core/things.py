@@ -118,7 +118,9 @@ def plan_registration(
     return Plan(thing=thing, license=token.license, max_things=token.max_things, token_id=token.id)
 
 
-def check_client_id(client_id: str, *, clean_session: bool, uses_client_variable: bool) -> Refusal | None:
+def check_client_id(
+    client_id: str, *, clean_session: bool, uses_client_variable: bool, max_bytes: int = MAX_CLIENT_ID_BYTES
+) -> Refusal | None:
     """Return why the client id cannot be used (``client_id_invalid``), or None.
 
     An empty one needs a clean session (MQTT-3.1.3-8); it gets a fresh one before anything is compiled.
@@ -128,8 +130,8 @@ def check_client_id(client_id: str, *, clean_session: bool, uses_client_variable
         if clean_session:
             return None
         return _invalid_client_id("an empty client id needs a clean session")
-    if len(client_id.encode("utf-8", "surrogatepass")) > MAX_CLIENT_ID_BYTES:
-        return _invalid_client_id(f"the client id is longer than {MAX_CLIENT_ID_BYTES} bytes")
+    if len(client_id.encode("utf-8", "surrogatepass")) > max_bytes:
+        return _invalid_client_id(f"the client id is longer than {max_bytes} bytes")
     if uses_client_variable and not safe_level(client_id):
         detail = f"client id `{printable(client_id)}` holds `+ # /` or a control character, and rules use `{{client}}`"
         return _invalid_client_id(detail)

@@ -15,7 +15,6 @@ from broker.limits import Backoff, Limits, bucket_of
         ("connect_s", 5.0),
         ("admission_s", 5.0),
         ("refusal_linger_s", 1.0),
-        ("stop_s", 5.0),
         ("max_connect_bytes", 64 * 1024),
         ("max_packet_bytes", 256 * 1024),
         ("max_connections", 10_000),

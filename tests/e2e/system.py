@@ -195,6 +195,7 @@ async def system_on(
         store=store,
         now_us=lambda: time.time_ns() // 1000,
         max_persistent_sessions=limits.max_persistent_sessions,
+        max_client_id_bytes=limits.max_client_id_bytes,
     )
     await service.start()
     running = asyncio.create_task(service.run(), name="service")

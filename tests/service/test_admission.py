@@ -226,6 +226,23 @@ async def test_persistent_sessions_are_limited_per_principal(tmp_path):
     await store.close()
 
 
+async def test_the_longest_client_id_is_a_setting(tmp_path):
+    """One byte more than is set is refused, and registers nothing."""
+    from tests.service.conftest import Clock, Store
+
+    clock = Clock()
+    store = await Store.open(tmp_path / "authsvc.db", now_us=clock.now_us)
+    world = World(store, clock, max_client_id_bytes=30)
+    await world.start()
+    await store.tenants.create(T)
+    _, text = await world.app_token()
+    await world.connect(text, "gw-1", client_id="x" * 30)
+    assert await world.refused(text, "gw-2", client_id="x" * 29 + "é") is Reason.CLIENT_ID_INVALID
+    assert await store.thing(T, "gw-2") is None
+    await world.stop()
+    await store.close()
+
+
 async def test_the_upstream_id_is_kept_for_a_persistent_session_and_fresh_for_a_clean_one(world: World):
     """A persistent session resumes under the id it had; a clean one never does, and wipes what was there."""
     _, text = await world.app_token()
