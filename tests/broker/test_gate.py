@@ -67,7 +67,7 @@ async def test_every_cut_of_the_stream_gives_the_same_packets(rig: Rig) -> None:
 
 
 async def test_a_denied_qos_2_publish_is_answered_here_and_its_id_is_free_for_others(rig: Rig) -> None:
-    """PUB-09: PUBREC and PUBCOMP come for the denied one; QoS 1 with the same id passes meanwhile."""
+    """PUBREC and PUBCOMP come for the denied one; QoS 1 with the same id passes meanwhile."""
     spy = await rig.spy()
     a = await rig.client("a")
     await a.send(wire.encode_publish("t/g/b/x", b"no", qos=2, packet_id=2))
@@ -129,7 +129,7 @@ async def test_a_denied_qos_2_id_is_remembered_across_a_reconnect(rig: Rig) -> N
 
 
 async def test_open_qos_2_ids_are_bounded(upstream: Upstream) -> None:
-    """OVL-07: who opens one id more than the limit is closed."""
+    """Who opens one id more than the limit is closed."""
     async with rig_on(upstream, limits=Limits(max_open_qos2=10)) as rig:
         a = await rig.client("a")
         for n in range(1, 11):
@@ -154,7 +154,7 @@ async def test_a_denied_publish_disconnects_where_that_is_set(upstream: Upstream
 
 
 async def test_dollar_topics_are_denied_and_the_connection_still_works(rig: Rig) -> None:
-    """PUB-05: `$SYS`, `$CONTROL`, `$share` and friends reach nobody."""
+    """`$SYS`, `$CONTROL`, `$share` and friends reach nobody."""
     spy = await rig.spy()
     a = await rig.client("a")
     for topic in ("$SYS/x", "$CONTROL/x", "$share/g/t/g/a/x", "$queue/x", "$aws/x"):
@@ -167,7 +167,7 @@ async def test_dollar_topics_are_denied_and_the_connection_still_works(rig: Rig)
 
 
 async def test_codes_come_in_the_order_of_the_filters(rig: Rig) -> None:
-    """SUB-09: five filters, the second and fourth forbidden; the others are live."""
+    """Five filters, the second and fourth forbidden; the others are live."""
     a = await rig.client("a")
     codes = await a.subscribe(("t/g/a/1", 0), ("t/g/b/#", 1), ("t/g/a/2", 1), "#", ("t/g/a/+", 2))
     assert codes == [0, 0x80, 1, 0x80, 2]
@@ -177,7 +177,7 @@ async def test_codes_come_in_the_order_of_the_filters(rig: Rig) -> None:
     "filter_", ["#", "+/#", "+/+/#", "/#", "+", "t/#", "t/g/+/x", "t/+/a/x", "$SYS/#", "$SYS/+/#", "t/g/b/x", "t/g/+"]
 )
 async def test_a_filter_wider_than_the_grant_is_refused(rig: Rig, filter_: str) -> None:
-    """SUB-01: containment, not a match; and nothing is delivered for it."""
+    """Containment, not a match; and nothing is delivered for it."""
     spy = await rig.client("spy")
     a = await rig.client("a")
     assert await a.subscribe("t/g/a/end", (filter_, 1)) == [0, 0x80]
@@ -187,7 +187,7 @@ async def test_a_filter_wider_than_the_grant_is_refused(rig: Rig, filter_: str) 
 
 
 async def test_a_shared_subscription_is_checked_on_its_inner_filter(rig: Rig) -> None:
-    """SUB-03: granted where the broker knows them and the inner filter is covered; otherwise 0x80, never a literal."""
+    """Granted where the broker knows them and the inner filter is covered; otherwise 0x80, never a literal."""
     a = await rig.client("a")
     known = rig.upstream.capabilities.shared_subscriptions
     assert await a.subscribe("$share/grp/t/g/a/#") == [0 if known else 0x80]
@@ -196,7 +196,7 @@ async def test_a_shared_subscription_is_checked_on_its_inner_filter(rig: Rig) ->
 
 
 async def test_limits_of_a_session_are_answered_with_0x80(upstream: Upstream) -> None:
-    """SUB-11: filters beyond the number and the depth allowed; repeated ones do not count twice."""
+    """Filters beyond the number and the depth allowed; repeated ones do not count twice."""
     async with rig_on(upstream, limits=Limits(max_subscriptions=5, max_topic_levels=6)) as rig:
         a = await rig.client("a")
         assert await a.subscribe(*(f"t/g/a/{n}" for n in range(7))) == [0, 0, 0, 0, 0, 0x80, 0x80]
@@ -207,7 +207,7 @@ async def test_limits_of_a_session_are_answered_with_0x80(upstream: Upstream) ->
 
 
 async def test_a_repeated_filter_takes_the_new_qos(rig: Rig) -> None:
-    """SUB-13, MQTT-3.8.4-3: the new QoS replaces the old one, and one copy is delivered."""
+    """MQTT-3.8.4-3: the new QoS replaces the old one, and one copy is delivered."""
     a = await rig.client("a")
     assert await a.subscribe(("t/g/a/x", 2)) == [2]
     assert await a.subscribe(("t/g/a/x", 0)) == [0]
@@ -292,7 +292,7 @@ async def test_a_retained_message_comes_with_the_flag_and_only_once(rig: Rig) ->
 
 
 async def test_a_denied_retained_publish_neither_sets_nor_clears(rig: Rig) -> None:
-    """PUB-07: neither a message nor an empty one changes what is retained elsewhere."""
+    """Neither a message nor an empty one changes what is retained elsewhere."""
     spy = await rig.client("spy")
     await spy.publish("t/g/b/cfg", b"right", qos=1, retain=True)
     a = await rig.client("a")
@@ -304,7 +304,7 @@ async def test_a_denied_retained_publish_neither_sets_nor_clears(rig: Rig) -> No
 
 
 async def test_a_client_that_never_subscribed_gets_nothing(rig: Rig) -> None:
-    """DLV-03: retained data and everybody's subscriptions exist; a new connection is sent nothing of it."""
+    """Retained data and everybody's subscriptions exist; a new connection is sent nothing of it."""
     spy = await rig.spy()
     await spy.publish("t/g/a/r", b"x", qos=1, retain=True)
     for clean in (True, False):

@@ -67,7 +67,7 @@ class Stalls:
 
 
 async def test_a_subscribe_of_65000_filters_is_answered_in_full_and_stalls_nobody(rig: Rig) -> None:
-    """SUB-11: one code each, those beyond the number a session may hold 0x80 without being looked at."""
+    """One code each, those beyond the number a session may hold 0x80 without being looked at."""
     a = await rig.client("a")
     filters = [("b", 0)] * 990 + [(f"t/g/a/{n}", 1) for n in range(10)] + [("t/g/a/x", 0)] * 20_000
     async with Stalls() as stalls:

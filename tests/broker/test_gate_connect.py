@@ -48,7 +48,7 @@ async def upstream(request: pytest.FixtureRequest, tmp_path):
     ids=["ping", "publish", "auth", "0xf0", "zeros", "huge", "5-byte-length", "long-length", "bad-utf8", "http", "tls"],
 )
 async def test_what_is_no_connect_closes_without_an_answer(rig: Rig, first: bytes) -> None:
-    """CRED-01, CRED-19, OVL-03: closed within a second, nothing answered."""
+    """Closed within a second, nothing answered."""
     client = await rig.open()
     await client.send(first)
     with pytest.raises(Exception) as caught:
@@ -128,7 +128,7 @@ async def test_a_flood_before_the_connack_is_not_kept_without_bound(rig: Rig) ->
 
 
 async def test_a_refused_connect_leaves_the_holder_alone(rig: Rig) -> None:
-    """WRS-09: wrong credentials with a known client id, clean and not: the holder does not notice."""
+    """Wrong credentials with a known client id, clean and not: the holder does not notice."""
     a = await rig.client("a", clean=False)
     await a.subscribe(("t/g/a/#", 1))
     for n in range(20):
@@ -239,7 +239,7 @@ async def test_an_empty_client_id_needs_a_clean_session(rig: Rig) -> None:
 
 
 async def test_a_second_connect_closes_the_connection(rig: Rig) -> None:
-    """CRED-17, MQTT-3.1.0-2: no rights of the second are used, the will of the first is sent."""
+    """MQTT-3.1.0-2: no rights of the second are used, the will of the first is sent."""
     spy = await rig.spy()
     a = await rig.client("a", will=WillMessage(topic="t/g/a/will", payload=b"w", qos=0, retain=False))
     await a.send(wire.encode_connect(client_id="spy", username="", password=b"spy"))
@@ -262,7 +262,7 @@ async def test_an_accident_is_not_a_yes(rig: Rig, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_silence_is_ended_and_admission_is_bounded(upstream: Upstream) -> None:
-    """OVL-01: nothing, a first byte or a trickle does not hold a socket beyond the limit; neither does a slow store."""
+    """Nothing, a first byte or a trickle does not hold a socket beyond the limit; neither does a slow store."""
     async with rig_on(upstream, limits=Limits(connect_s=0.3, admission_s=0.3)) as rig:
         silent, begun = await rig.open(), await rig.open()
         await begun.send(CONNECT_A[:1])
@@ -274,7 +274,7 @@ async def test_silence_is_ended_and_admission_is_bounded(upstream: Upstream) -> 
 
 
 async def test_the_longest_silent_makes_room_for_those_who_speak(upstream: Upstream) -> None:
-    """OVL-01: silent sockets never lock out a client with a valid token."""
+    """Silent sockets never lock out a client with a valid token."""
     async with rig_on(upstream, limits=Limits(max_before_connect=10)) as rig:
         silent = [await rig.open() for _ in range(15)]
         a = await rig.client("a")
@@ -303,7 +303,7 @@ async def test_connections_are_bounded_by_gate_and_listener(upstream: Upstream) 
 
 
 async def test_back_off_is_for_failing_connects_only(upstream: Upstream) -> None:
-    """TOK-13: too many wrong tokens from one address get 3; a valid one from there is admitted as ever."""
+    """Too many wrong tokens from one address get 3; a valid one from there is admitted as ever."""
     async with rig_on(upstream, limits=Limits(failed_connect_burst=5, failed_connects_per_s=0.001)) as rig:
         codes = []
         for _ in range(8):

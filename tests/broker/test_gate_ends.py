@@ -135,7 +135,7 @@ async def test_a_will_is_sent_when_the_upstream_link_is_gone(rig: Rig) -> None:
 
 
 async def test_silence_beyond_the_keep_alive_ends_the_connection(rig: Rig) -> None:
-    """WRS-21, MQTT-3.1.2-24: after one and a half of it, not before, and its will is sent; pings keep it alive."""
+    """MQTT-3.1.2-24: after one and a half of it, not before, and its will is sent; pings keep it alive."""
     spy = await rig.spy()
     loop = asyncio.get_running_loop()
     a = await rig.client("a", keep_alive_s=1, will=will())
@@ -163,7 +163,7 @@ async def test_a_take_over_keeps_the_session_and_ends_the_old_connection(rig: Ri
 
 
 async def test_two_principals_may_use_one_client_id(rig: Rig) -> None:
-    """WRS-11: a client id is no way to somebody else's session; both live, and neither gets the other's messages."""
+    """A client id is no way to somebody else's session; both live, and neither gets the other's messages."""
     a = await rig.client("a", "same", clean=False)
     await a.subscribe(("t/g/a/#", 1))
     b = await rig.client("b", "same", clean=False)
@@ -193,7 +193,7 @@ async def test_a_storm_of_take_overs_leaves_exactly_one(rig: Rig, clean: bool) -
 
 
 async def test_clean_session_forgets(rig: Rig) -> None:
-    """WRS-15, MQTT-3.1.2-6: after a clean session nothing of an older or of that one is resumed."""
+    """MQTT-3.1.2-6: after a clean session nothing of an older or of that one is resumed."""
     a = await rig.client("a", clean=False)
     await a.subscribe(("t/g/a/#", 1))
     await a.disconnect()
@@ -289,7 +289,7 @@ async def test_a_swapped_grant_holds_for_the_next_packet(rig: Rig) -> None:
 
 
 async def test_filters_no_longer_covered_are_taken_back(rig: Rig) -> None:
-    """SUB-13: gone upstream as well, so that nothing comes back when the right does; the answer is swallowed."""
+    """Gone upstream as well, so that nothing comes back when the right does; the answer is swallowed."""
     a = await rig.client("a")
     await a.subscribe("t/g/a/#", "t/g/a/end")
     rig.service.regrant("a", OWN[:1])

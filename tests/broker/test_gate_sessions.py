@@ -121,7 +121,7 @@ async def test_the_client_sees_nothing_of_a_withheld_qos_2_delivery(rig: Rig) ->
 
 @pytest.mark.parametrize("qos", [1, 2])
 async def test_what_was_not_acknowledged_is_not_sent_again_without_the_right(rig: Rig, qos: int) -> None:
-    """DLV-05: delivered, not acknowledged, cut; the right goes; the repetition is withheld and what follows comes."""
+    """Delivered, not acknowledged, cut; the right goes; the repetition is withheld and what follows comes."""
     a = await rig.client("a", clean=False)
     assert await a.subscribe(("t/g/a/#", qos)) == [qos]
     spy = await rig.client("spy")
@@ -220,7 +220,7 @@ async def test_an_expired_or_revoked_reader_gets_nothing_of_what_was_under_way(r
 
 
 async def test_every_message_reaches_every_reader(rig: Rig) -> None:
-    """DLV-11: 300 readers whose deliveries are checked one by one, 100 messages: 30,000 arrive, within 20 s."""
+    """300 readers whose deliveries are checked one by one, 100 messages: 30,000 arrive, within 20 s."""
     rig.service.rules["reader"] = (
         *EVERYTHING,
         Rule(effect=Effect.DENY, action=RuleAction.SUBSCRIBE, topic="{tenant}/g/secret"),

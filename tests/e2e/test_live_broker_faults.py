@@ -154,7 +154,7 @@ async def test_a_broker_that_comes_back_is_used_again(behind: Behind) -> None:
 
 @pytest.mark.slow
 async def test_a_thousand_clients_are_back_after_a_restart(tmp_path: Path) -> None:
-    """OVL-05: 1,000 sessions end within 5 s of SIGTERM, and all are in again at once, within ten seconds."""
+    """1,000 sessions end within 5 s of SIGTERM, and all are in again at once, within ten seconds."""
     async with running(tmp_path) as process:
         await process.open_definition()
         app = (await process.app_token())["token"]

@@ -156,12 +156,12 @@ async def _rounds(folder: Path, count: int, seed: int) -> None:
 
 
 async def test_kill_at_random_moments_loses_nothing_that_was_answered(tmp_path: Path) -> None:
-    """STO-01: after each of three kills every CONNACK 0 and 201 is there, nothing is half, revoked stays revoked."""
+    """After each of three kills every CONNACK 0 and 201 is there, nothing is half, revoked stays revoked."""
     await _rounds(tmp_path, 3, seed=7)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_thirty_kills_lose_nothing_that_was_answered(tmp_path: Path) -> None:
-    """STO-01 in its full length, other moments at every run."""
+    """In its full length, other moments at every run."""
     await _rounds(tmp_path, 30, seed=int.from_bytes(os.urandom(4)))

@@ -49,7 +49,7 @@ async def test_a_moved_thing_is_held_to_its_new_place_when_the_call_has_answered
 
 
 async def test_a_reconnect_never_moves_a_thing_and_a_token_of_the_old_ground_is_out(process: Process) -> None:
-    """REG-09: ground and owner never change by a CONNECT; another ground's token does not reach the thing."""
+    """Ground and owner never change by a CONNECT; another ground's token does not reach the thing."""
     hall, yard = [(await process.app_token(ground=g, name=g))["token"] for g in ("hall", "yard")]
     await (await process.client("a", hall)).disconnect()
     assert await process.code("a", yard) == 5
@@ -84,7 +84,7 @@ async def test_a_deleted_thing_stays_deleted_until_an_operator_forgets_its_key(p
 
 
 async def test_a_deleted_thing_leaves_nothing_to_its_successor(process: Process) -> None:
-    """TOK-07, WRS-19: device tokens, retained messages and client ids of the old thing mean nothing for the new one."""
+    """Device tokens, retained messages and client ids of the old thing mean nothing for the new one."""
     await process.post(f"{process.at}/things", {"key": "a", "thing_definition": "dev"})
     token = (await process.device_token("a"))["token"]
     client = await process.client("a", token, clean=False)
@@ -117,7 +117,7 @@ async def test_an_overlap_lets_the_old_secret_go_on_until_it_ends(process: Proce
 
 
 async def test_expiry_ends_the_session_and_sends_the_will_that_is_allowed(process: Process) -> None:
-    """TOK-03, promise 5: not before its time, within a second after it; the will goes out; reconnect is refused."""
+    """Promise 5: not before its time, within a second after it; the will goes out; reconnect is refused."""
     spy = await process.spy()
     await process.post(f"{process.at}/things", {"key": "a", "thing_definition": "dev"})
     token = (await process.device_token("a", expires_at=_soon(2)))["token"]
@@ -144,7 +144,7 @@ async def test_expiry_sends_no_will_where_the_right_was_taken_before(process: Pr
 
 
 async def test_narrowed_rules_reach_live_sessions_before_the_call_answers(process: Process) -> None:
-    """REV-01: after the answer neither a publish nor a delivery passes that the new rules do not allow."""
+    """After the answer neither a publish nor a delivery passes that the new rules do not allow."""
     app = (await process.app_token())["token"]
     spy = await process.spy()
     client = await process.client("a", app)

@@ -67,7 +67,7 @@ async def _settled(place: Place) -> tuple[int, float]:
 
 
 async def test_sockets_that_say_nothing_half_or_little_are_closed_and_cost_nobody(place: Place) -> None:
-    """OVL-01: 300 silent, 300 half packets, 300 that trickle: gone within 10 s, others connect within a second."""
+    """300 silent, 300 half packets, 300 that trickle: gone within 10 s, others connect within a second."""
     files, memory = await _settled(place)
     began = time.monotonic()
     silent = [await RawClient.open(place.process.address) for _ in range(300)]
@@ -104,7 +104,7 @@ async def test_sockets_that_say_nothing_half_or_little_are_closed_and_cost_nobod
     ids=["a PUBLISH of 256 MB", "a CONNECT of 256 MB", "a length of five bytes", "a CONNECT over the limit"],
 )
 async def test_a_packet_over_the_limit_is_refused_at_its_first_bytes(place: Place, start: bytes) -> None:
-    """OVL-03: before CONNECT and after it, nothing of such a packet is waited for."""
+    """Before CONNECT and after it, nothing of such a packet is waited for."""
     stranger = await RawClient.open(place.process.address)
     await stranger.send(start)
     assert await stranger.closed(1)
@@ -148,7 +148,7 @@ async def test_readers_that_do_not_read_are_bounded_and_hold_nobody_up(place: Pl
 
 
 async def test_a_flood_of_bad_logins_never_touches_a_valid_client(place: Place) -> None:
-    """TOK-13, REG-13: 3,000 wrong credentials from the good ones' address: no row, no growth, nobody locked out."""
+    """3,000 wrong credentials from the good ones' address: no row, no growth, nobody locked out."""
     process = place.process
     files, memory = await _settled(place)
     log = process.log.stat().st_size
@@ -174,7 +174,7 @@ async def test_a_flood_of_bad_logins_never_touches_a_valid_client(place: Place) 
 
 
 async def test_persistent_sessions_of_one_token_are_bounded(place: Place) -> None:
-    """OVL-09: 300 persistent client ids of one thing: 100 are kept, clean ones still come in, a kept one comes back."""
+    """300 persistent client ids of one thing: 100 are kept, clean ones still come in, a kept one comes back."""
     members = await join(
         place.process.address, [Login("good", place.app, f"p{n}", clean=False) for n in range(300)], at_once=100
     )

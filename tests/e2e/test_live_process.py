@@ -183,7 +183,7 @@ class TestAdminToken:
 
 
 async def test_descriptors_that_run_out_refuse_the_excess_and_nobody_else(tmp_path: Path) -> None:
-    """OVL-13: 400 connections with 256 files: who is in works, nobody is let in unchecked, room is used again."""
+    """400 connections with 256 files: who is in works, nobody is let in unchecked, room is used again."""
     process = Process(tmp_path)
     process.files = 256
     try:

@@ -24,7 +24,7 @@ async def _registered(process: Process) -> list[str]:
 
 
 async def test_two_hundred_first_connections_of_one_key_make_one_thing(process: Process) -> None:
-    """REG-01: one thing, one change row, one seat; every client with an id of its own is admitted and stays."""
+    """One thing, one change row, one seat; every client with an id of its own is admitted and stays."""
     await process.post(f"{process.at}/licenses", {"key": "l", "seats": 10})
     app = (await process.app_token(license="l", max_things=10))["token"]
     members = await join(process.address, [Login("one", app, f"c{n}") for n in range(200)], at_once=200)
@@ -40,7 +40,7 @@ async def test_two_hundred_first_connections_of_one_key_make_one_thing(process: 
 
 
 async def test_two_hundred_first_connections_of_one_key_and_client_id_leave_one_session(process: Process) -> None:
-    """REG-01 with equal client ids: everybody is answered 0, the last one lives, all others were taken over."""
+    """With equal client ids: everybody is answered 0, the last one lives, all others were taken over."""
     app = (await process.app_token())["token"]
     members = await join(process.address, [Login("one", app)] * 200, at_once=200)
     assert Counter(codes(members)) == {0: 200}
@@ -67,7 +67,7 @@ async def test_the_first_client_id_of_a_race_is_bound_and_everybody_else_refused
 
 @pytest.mark.parametrize("limit", ["license", "max_things"])
 async def test_four_hundred_racing_keys_take_exactly_fifty_places(process: Process, limit: str) -> None:
-    """REG-03, REG-05: exactly 50 get in, the counter says 50, who is in comes back, a freed place is taken once."""
+    """Exactly 50 get in, the counter says 50, who is in comes back, a freed place is taken once."""
     await process.post(f"{process.at}/licenses", {"key": "l", "seats": 50 if limit == "license" else 1000})
     quota = {"max_things": 50} if limit == "max_things" else {}
     app = (await process.app_token(license="l", **quota))["token"]
@@ -123,7 +123,7 @@ async def test_seats_are_exact_while_things_are_deleted_and_the_licence_shrinks(
 
 
 async def test_keys_that_differ_in_case_are_two_things_and_odd_ones_are_none(process: Process) -> None:
-    """REG-17 and promise 6: keys are compared byte by byte; what cannot be one topic level registers nothing."""
+    """Promise 6: keys are compared byte by byte; what cannot be one topic level registers nothing."""
     app = (await process.app_token())["token"]
     odd = ["Dev1 ", "a/b", "+", "#", "a\n", "", "ü", "-x", "x" * 65, "ＤＥＶ1", "Dev1\u200b", "{module}", "..", "."]
     members = await join(process.address, [Login(key, app, f"c{n}") for n, key in enumerate(["Dev1", "dev1", *odd])])

@@ -48,7 +48,7 @@ async def _use_everywhere(process: Process, secret: str) -> None:
 
 
 async def test_no_secret_is_in_anything_that_is_written(process: Process) -> None:
-    """TOK-01: neither whole nor without its kind, in no log line at debug, no database page, no answer of the API."""
+    """Neither whole nor without its kind, in no log line at debug, no database page, no answer of the API."""
     await process.post(f"{T}/things", {"key": "known", "thing_definition": "dev"})
     app = await process.app_token()
     device = await process.device_token("known")
@@ -133,7 +133,7 @@ async def test_no_client_writes_a_log_line_of_its_own(tmp_path: Path, form: str)
 
 
 async def test_a_flood_of_denied_events_does_not_fill_the_disk_or_the_memory(tmp_path: Path) -> None:
-    """OVL-11: 20 MB of denied publishes; what is logged and kept of them is a small part."""
+    """20 MB of denied publishes; what is logged and kept of them is a small part."""
     async with running(tmp_path) as process:
         await process.open_definition()
         app = (await process.app_token())["token"]

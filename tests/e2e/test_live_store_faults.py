@@ -137,7 +137,7 @@ async def _is_admitted(world: World) -> bool:
 
 @pytest.mark.parametrize("mode", ["EXCLUSIVE", pytest.param("IMMEDIATE", marks=SLOW)])
 async def test_a_locked_database_refuses_only_what_must_be_written(world: World, mode: str) -> None:
-    """STO-03: known things come in, first connections get 3, writes 503, reads 200, PING never waits 200 ms."""
+    """Known things come in, first connections get 3, writes 503, reads 200, PING never waits 200 ms."""
     with _lock_held(world.process.database, mode):
         await _refuses_writes_only(world, 3)
     await _recovers(world)
@@ -147,7 +147,7 @@ async def test_a_locked_database_refuses_only_what_must_be_written(world: World,
 @pytest.mark.slow
 @pytest.mark.timeout(90)
 async def test_a_database_locked_for_half_a_minute_is_survived(world: World) -> None:
-    """STO-03 in its full length."""
+    """In its full length."""
     with _lock_held(world.process.database, "EXCLUSIVE"):
         await _refuses_writes_only(world, 30)
     await _recovers(world)
@@ -170,7 +170,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk_refuses_only_what_must_be_written(small_disk: Path, tmp_path: Path) -> None:
-    """REG-11: nothing is registered in memory only, what is answered is on the disk, and space is enough to recover."""
+    """Nothing is registered in memory only, what is answered is on the disk, and space is enough to recover."""
     process = Process(tmp_path)
     process.data = small_disk / "var"
     try:
@@ -247,7 +247,7 @@ def _delete_the_log(database: Path) -> None:
     ids=lambda function: function.__name__.strip("_"),
 )
 async def test_a_lost_database_refuses_everybody_new_and_nobody_living(world: World, break_it) -> None:
-    """STO-05: every new connection gets 3, no call is answered from nothing, the living go on, no new database."""
+    """Every new connection gets 3, no call is answered from nothing, the living go on, no new database."""
     process = world.process
     if break_it in (_scribble, _truncate, _truncate_in_the_middle):
         process.query("PRAGMA wal_checkpoint(TRUNCATE)")  # or the log would still hold all that is lost
@@ -296,7 +296,7 @@ async def test_a_database_that_comes_back_is_used_again(world: World) -> None:
 
 
 async def test_a_revocation_that_cannot_be_stored_is_not_reported_as_done(world: World) -> None:
-    """REV-05: 503 and the session lives; repeated when the store is back, 204 and the session is gone."""
+    """503 and the session lives; repeated when the store is back, 204 and the session is gone."""
     token = await world.process.device_token("known")
     client = await world.process.client("known", token["token"], "device")
     path = f"{T}/things/known/tokens/{token['id']}"
@@ -316,7 +316,7 @@ async def _done(api: httpx.AsyncClient, path: str) -> bool:
     "left", ["admin-token", pytest.param("initialised", marks=SLOW), pytest.param("both", marks=SLOW)]
 )
 async def test_a_missing_database_is_never_replaced_by_an_empty_one_at_start(tmp_path: Path, left: str) -> None:
-    """STO-05 at start: what says that there was a database refuses the start, and nothing is created."""
+    """At start: what says that there was a database refuses the start, and nothing is created."""
     async with running(tmp_path) as process:
         await process.terminate()
         _delete(process.database)

@@ -77,7 +77,7 @@ class TestWithoutTheRightsOfRoot:
             await process.close()
 
     async def test_files_that_lose_their_rights_open_no_door(self, bound: Process) -> None:
-        """STO-05: what is open stays open and true: what is answered is in the file."""
+        """What is open stays open and true: what is answered is in the file."""
         app = (await bound.app_token())["token"]
         await bound.code("known", app)
         for path in bound.data.glob("authsvc.db*"):
@@ -105,7 +105,7 @@ class TestWithoutTheRightsOfRoot:
             bound.data.chmod(0o700)
 
     async def test_a_data_directory_that_others_may_read_is_pointed_out(self, bound: Process) -> None:
-        """STO-15: it starts, and says in its log what is wrong and the way out."""
+        """It starts, and says in its log what is wrong and the way out."""
         await bound.terminate()
         bound.data.chmod(0o755)
         await bound.start()

@@ -72,7 +72,7 @@ FOREIGN = [
 
 @BOTH
 async def test_no_filter_topic_will_or_retained_message_crosses_the_wall(neighbours: Neighbours) -> None:
-    """TEN-01: the same thing key and client id in both, the widest rules a tenant can have: each sees itself alone."""
+    """The same thing key and client id in both, the widest rules a tenant can have: each sees itself alone."""
     one, two = await neighbours.client(neighbours.one), await neighbours.client(neighbours.two)
     await one.ping()  # equal thing, equal client id, other tenant: nobody took anybody over
     grounds = [
@@ -122,7 +122,7 @@ async def test_a_token_means_nothing_in_the_other_tenant(neighbours: Neighbours)
 
 
 async def test_an_admin_key_cannot_tell_the_other_tenant_from_one_that_never_was(neighbours: Neighbours) -> None:
-    """TEN-03: every path and method on a foreign tenant answers 404 like a missing one, body and time alike."""
+    """Every path and method on a foreign tenant answers 404 like a missing one, body and time alike."""
     process = neighbours.process
     await neighbours.client(neighbours.two)
     (session,) = await process.every(f"/v1/tenants/{neighbours.two}/sessions")
@@ -160,7 +160,7 @@ async def test_an_admin_key_cannot_tell_the_other_tenant_from_one_that_never_was
 
 
 async def _reaches_no_wider(api: httpx.AsyncClient, neighbours: Neighbours) -> None:
-    """TEN-05: no rule, role, token or key made by a tenant's owner reaches beyond the tenant."""
+    """No rule, role, token or key made by a tenant's owner reaches beyond the tenant."""
     for topic in (
         "#",
         "+/x",

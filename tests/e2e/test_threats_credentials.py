@@ -32,14 +32,14 @@ def _spoilt(secret: str) -> list[str]:
 
 
 async def test_a_token_that_is_not_exactly_the_token_is_refused(system: System) -> None:
-    """CRED-09: blanks, padding, case, a cut end, another kind in front."""
+    """Blanks, padding, case, a cut end, another kind in front."""
     for wrong in _spoilt(system.secret["A1"]):
         assert await system.code("A1", wrong, username="A1") == 4, repr(wrong)
     assert len(system.service.sessions) == 0
 
 
 async def test_no_combination_of_missing_fields_gets_in(system: System) -> None:
-    """CRED-11: nothing at all, a username only, empty fields, an unknown but well-formed token."""
+    """Nothing at all, a username only, empty fields, an unknown but well-formed token."""
     assert await system.code("A1", None) == 4
     assert await system.code("A1", None, username="A1") == 4
     assert await system.code("A1", "", username="") == 4
@@ -48,7 +48,7 @@ async def test_no_combination_of_missing_fields_gets_in(system: System) -> None:
 
 
 async def test_two_tokens_never_add_up(system: System) -> None:
-    """CRED-13: a token in the username is refused, alone and beside another."""
+    """A token in the username is refused, alone and beside another."""
     a1, b1 = system.secret["A1"], system.secret["B1"]
     assert await system.code("A1", b1, username=a1) == 4
     assert await system.code("A1", "", username=a1) == 4
@@ -84,7 +84,7 @@ async def test_unknown_expired_and_revoked_look_alike_from_outside(system: Syste
     ids=ascii,
 )
 async def test_an_odd_client_id_is_a_session_of_its_own(system: System, client_id: str) -> None:
-    """CRED-07, CRED-15: whatever MQTT allows is a label, never a pattern, and never A1's session."""
+    """Whatever MQTT allows is a label, never a pattern, and never A1's session."""
     a1 = await system.client("A1", "A1", clean=False)
     await a1.subscribe((f"{own('A1')}/q", 1))
     other = await system.client("A1", client_id, clean=False)
@@ -148,7 +148,7 @@ async def test_a_refused_connect_changes_nothing(system: System) -> None:
 
 
 async def test_a_valid_token_of_another_is_no_way_to_a_session(system: System) -> None:
-    """WRS-11: A2, B1, Z1 and a ground token with A1's client id get sessions of their own, and A1 notices nothing."""
+    """A2, B1, Z1 and a ground token with A1's client id get sessions of their own, and A1 notices nothing."""
     a1 = await system.client("A1", clean=False)
     await a1.subscribe((f"{own('A1')}/#", 1))
     for who in ("A2", "B1", "Z1", "GT1"):
@@ -176,7 +176,7 @@ async def test_a_binding_holds_until_it_is_reset(system: System) -> None:
 
 
 async def test_fifty_first_connections_of_one_key_make_one_thing(system: System) -> None:
-    """REG-01: one thing, one live connection, and no accident."""
+    """One thing, one live connection, and no accident."""
     await system.app_token("APP", "t1", ground="g1")
     clients = [await system.open() for _ in range(50)]
     codes = await asyncio.gather(*(c.connect("N1", system.secret["APP"], username="N1") for c in clients))
@@ -187,7 +187,7 @@ async def test_fifty_first_connections_of_one_key_make_one_thing(system: System)
 
 
 async def test_a_quota_admits_exactly_as_many_however_they_race(system: System) -> None:
-    """REG-03, REG-05: of fifty new things five are registered, and those five may come again."""
+    """Of fifty new things five are registered, and those five may come again."""
     await system.app_token("APP", "t1", ground="g1", max_things=5)
 
     async def attempt(n: int) -> int | None:
@@ -200,7 +200,7 @@ async def test_a_quota_admits_exactly_as_many_however_they_race(system: System) 
 
 
 async def test_a_packet_of_another_protocol_is_not_admitted(system: System) -> None:
-    """CRED-05: a surrogate in the username closes the connection, nothing else."""
+    """A surrogate in the username closes the connection, nothing else."""
     packet = bytearray(wire.encode_connect(client_id="A1", username="xyz", password=b"p"))
     at = packet.index(b"xyz")
     packet[at : at + 3] = b"\xed\xa0\x80"

@@ -17,7 +17,7 @@ from tests.e2e.system import System, own, system_on
 
 
 async def test_silent_and_trickling_sockets_keep_nobody_out(upstream: Upstream, tmp_path: Path) -> None:
-    """OVL-01: 200 that say nothing, 200 that say one byte; a valid client is in at once; then all are closed."""
+    """200 that say nothing, 200 that say one byte; a valid client is in at once; then all are closed."""
     async with system_on(upstream, tmp_path, limits=Limits(connect_s=1.5)) as system:
         idle = [await system.open() for _ in range(400)]
         for client in idle[200:]:
@@ -31,7 +31,7 @@ async def test_silent_and_trickling_sockets_keep_nobody_out(upstream: Upstream, 
 
 
 async def test_two_thousand_bad_connects_leave_nothing(system: System) -> None:
-    """REG-13: no row, no session; a live client and a new valid one go on meanwhile."""
+    """No row, no session; a live client and a new valid one go on meanwhile."""
     position = await system.store.last_position()
     a1 = await system.client("A1")
     codes = []
@@ -51,7 +51,7 @@ async def test_two_thousand_bad_connects_leave_nothing(system: System) -> None:
 
 @pytest.mark.parametrize("head", ["30ffffff7f", "82ffffff7f", "30ffffffff7f", "40ffffff7f"])
 async def test_a_huge_length_is_refused_before_its_bytes_come(system: System, head: str) -> None:
-    """OVL-03: at the head of the packet, whatever its type."""
+    """At the head of the packet, whatever its type."""
     a1 = await system.client("A1")
     await a1.send(bytes.fromhex(head))
     assert await a1.closed(1)
@@ -87,7 +87,7 @@ async def test_a_trickle_takes_linear_time(system: System) -> None:
 
 
 async def test_a_flood_of_denials_stalls_nobody(system: System) -> None:
-    """OVL-11: 50,000 denied publishes of ever new topics: others are answered throughout, records are bounded."""
+    """50,000 denied publishes of ever new topics: others are answered throughout, records are bounded."""
     a1, a2 = await system.client("A1"), await system.client("A2")
     flood = b"".join(wire.encode_publish(f"{own('A2')}/{n}", b"") for n in range(50_000))
     sending = asyncio.create_task(a1.send(flood))
@@ -105,14 +105,14 @@ async def test_a_flood_of_denials_stalls_nobody(system: System) -> None:
 
 
 async def test_all_qos_2_ids_are_not_taken(system: System) -> None:
-    """OVL-07: PUBLISH after PUBLISH without PUBREL ends the connection at the limit."""
+    """PUBLISH after PUBLISH without PUBREL ends the connection at the limit."""
     a1 = await system.client("A1")
     await a1.send(b"".join(wire.encode_publish(f"{own('A1')}/x", b"", qos=2, packet_id=n) for n in range(1, 2000)))
     assert await a1.closed(5)
 
 
 async def test_persistent_sessions_of_a_principal_are_bounded(upstream: Upstream, tmp_path: Path) -> None:
-    """OVL-09: the one beyond the limit is refused; known ones come again; clean ones are not counted."""
+    """The one beyond the limit is refused; known ones come again; clean ones are not counted."""
     async with system_on(upstream, tmp_path, limits=Limits(max_persistent_sessions=5)) as system:
         for n in range(5):
             await (await system.client("A1", f"p{n}", clean=False)).disconnect()

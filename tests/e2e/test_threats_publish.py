@@ -12,7 +12,7 @@ from tests.e2e.system import OWN, PUBLISH, SUBSCRIBE, System, allow, deny, own
 
 
 async def test_nobody_publishes_outside_his_place(system: System) -> None:
-    """PUB-01, PUB-03: neighbours, other grounds, other tenants, spellings of them; all QoS, retained or not."""
+    """Neighbours, other grounds, other tenants, spellings of them; all QoS, retained or not."""
     spy = await system.spy()
     a1 = await system.client("A1")
     foreign = [
@@ -55,7 +55,7 @@ async def test_a_topic_that_is_none_closes_the_connection(system: System, topic:
 
 @pytest.mark.parametrize("order", [0, 1], ids=["allow-first", "deny-first"])
 async def test_a_deny_beats_every_allow_in_any_order(system: System, order: int) -> None:
-    """PUB-13, promise 2."""
+    """Promise 2."""
     rules = [*OWN, deny(PUBLISH, "{tenant}/{ground}/{thing}/adm/#"), deny(SUBSCRIBE, "{tenant}/{ground}/{thing}/adm/#")]
     await system.do(system.store.definitions.update("t1", "dev", rules=rules[:: (1, -1)[order]]))
     spy = await system.spy()
@@ -103,7 +103,7 @@ async def test_qos_and_retain_conditions_hold_in_the_hot_path(system: System) ->
 
 
 async def test_a_ground_token_writes_commands_in_its_ground_only(system: System) -> None:
-    """PUB-15: `write` is `{ground}/+/command/#`, of its own ground; `read` writes nothing."""
+    """`write` is `{ground}/+/command/#`, of its own ground; `read` writes nothing."""
     await system.ground_token("GR", "t1", "g1", GroundAccess.READ)
     spy = await system.spy()
     writer, reader = await system.client("GT1"), await system.client("GR")

@@ -69,7 +69,7 @@ async def test_it_ends_the_connection_the_will_the_session_and_its_queue(system:
 
 @ENDS
 async def test_what_is_sent_in_the_same_moment_reaches_nobody_later(system: System, end, code: int) -> None:
-    """REV-01: a stream of messages as publisher and as subscriber; after the answer of the API nothing passes."""
+    """A stream of messages as publisher and as subscriber; after the answer of the API nothing passes."""
     del code
     spy = await system.spy()
     a1 = await system.client("A1")
@@ -93,7 +93,7 @@ async def test_what_is_sent_in_the_same_moment_reaches_nobody_later(system: Syst
 
 
 async def test_what_is_retained_below_a_blocked_place_is_cleared(system: System) -> None:
-    """WRS-19: block and delete clear it, revoking a token does not; beside the place nothing is touched."""
+    """Block and delete clear it, revoking a token does not; beside the place nothing is touched."""
     a1, a2 = await system.client("A1"), await system.client("A2")
     await a1.publish(f"{own('A1')}/r", b"r", qos=1, retain=True)
     await a2.publish(f"{own('A2')}/r", b"r", qos=1, retain=True)
@@ -111,7 +111,7 @@ async def test_what_is_retained_below_a_blocked_place_is_cleared(system: System)
 
 
 async def test_one_of_two_tokens_ends_its_own_sessions_only(system: System) -> None:
-    """TOK-05: the client by the other token stays, works, and keeps its session."""
+    """The client by the other token stays, works, and keeps its session."""
     await system.device_token("second", "t1", "A1")
     first = await system.client("A1", "c1", clean=False)
     second = await system.client("second", "c2", username="A1", clean=False)
@@ -125,7 +125,7 @@ async def test_one_of_two_tokens_ends_its_own_sessions_only(system: System) -> N
 
 
 async def test_the_same_principal_by_a_new_token_keeps_its_session(system: System) -> None:
-    """WRS-17: a rotated token is the same principal; and the session then rests on the new one."""
+    """A rotated token is the same principal; and the session then rests on the new one."""
     await system.device_token("new", "t1", "A1")
     old = await system.client("A1", "c", clean=False)
     await old.subscribe((f"{own('A1')}/#", 1))
@@ -139,7 +139,7 @@ async def test_the_same_principal_by_a_new_token_keeps_its_session(system: Syste
 
 
 async def test_an_expired_token_ends_its_session_and_sends_the_will(system: System) -> None:
-    """TOK-03, policy of section 6: on plain expiry the will is sent if the rules allow it."""
+    """On plain expiry the will is sent if the rules allow it."""
     spy = await system.spy()
     expires_at_us = time.time_ns() // 1000 + 600_000
     await system.device_token("short", "t1", "A1", expires_at_us=expires_at_us)
@@ -167,7 +167,7 @@ async def test_a_moved_thing_follows_its_place_at_once(system: System) -> None:
 
 
 async def test_narrowed_rules_hold_for_live_sessions(system: System) -> None:
-    """SUB-13, REV-01: the next packet is judged by the new rules, subscriptions made under the old ones included."""
+    """The next packet is judged by the new rules, subscriptions made under the old ones included."""
     spy = await system.client("SPY")
     a1 = await system.client("A1")
     await a1.subscribe(f"{own('A1')}/#", f"{own('A1')}/keep/#")
@@ -233,7 +233,7 @@ async def test_take_overs_and_revocations_race_without_a_survivor(system: System
 
 
 async def test_a_hundred_sessions_of_one_ground_token_end_together(system: System) -> None:
-    """REV-09: all of them within a second, others untouched; each within 100 ms of the answer at the median."""
+    """All of them within a second, others untouched; each within 100 ms of the answer at the median."""
     await system.ground_token("GR", "t1", "g1", GroundAccess.READ)
     readers = [await system.client("GR", f"r{n}") for n in range(100)]
     a1 = await system.client("A1")

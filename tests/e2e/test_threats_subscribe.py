@@ -25,7 +25,7 @@ from tests.e2e.system import OWN, PUBLISH, SUBSCRIBE, System, allow, deny, own
     ids=lambda value: str(value),
 )
 async def test_containment_not_a_match(system: System, granted: str, asked: str, covered: bool) -> None:
-    """SUB-05, promise 3."""
+    """Promise 3."""
     await system.do(system.store.definitions.update("t1", "dev", rules=[allow(SUBSCRIBE, f"{{tenant}}/{granted}")]))
     a1 = await system.client("A1")
     assert await a1.subscribe(f"t1/{asked}") == [0 if covered else 0x80]
@@ -33,7 +33,7 @@ async def test_containment_not_a_match(system: System, granted: str, asked: str,
 
 
 async def test_the_union_of_grants_covers_nothing_wider(system: System) -> None:
-    """SUB-07: grants on `a/b` and `a/c` do not make `a/+`."""
+    """Grants on `a/b` and `a/c` do not make `a/+`."""
     rules = [allow(SUBSCRIBE, "{tenant}/a/b"), allow(SUBSCRIBE, "{tenant}/a/c")]
     await system.do(system.store.definitions.update("t1", "dev", rules=rules))
     a1 = await system.client("A1")
@@ -42,7 +42,7 @@ async def test_the_union_of_grants_covers_nothing_wider(system: System) -> None:
 
 
 async def test_five_thousand_filters_stall_nobody(system: System) -> None:
-    """SUB-11: one packet of 5,000 filters is answered, a thousand granted, while another client goes on."""
+    """One packet of 5,000 filters is answered, a thousand granted, while another client goes on."""
     a1, a2 = await system.client("A1"), await system.client("A2")
     codes = await a1.subscribe(*(f"{own('A1')}/{n}" for n in range(5000)))
     await a2.ping()
@@ -50,7 +50,7 @@ async def test_five_thousand_filters_stall_nobody(system: System) -> None:
 
 
 async def test_a_set_level_follows_its_set(system: System) -> None:
-    """DLV-01: a ground that no topic spells; joiners are seen at once, leavers and strangers never."""
+    """A ground that no topic spells; joiners are seen at once, leavers and strangers never."""
     rules = [allow(SUBSCRIBE, "{tenant}/device/{member}/state")]
     await system.do(system.store.definitions.create("t1", "reader", rules=rules))
     await system.do(system.store.things.create("t1", "R", definition="reader", ground="g1"))
@@ -72,7 +72,7 @@ async def test_a_set_level_follows_its_set(system: System) -> None:
 
 
 async def test_a_deny_narrows_what_a_granted_filter_delivers(system: System) -> None:
-    """DLV-09: live, retained and queued; never through the wider filter, never through a narrower."""
+    """Live, retained and queued; never through the wider filter, never through a narrower."""
     deny_secret = deny(SUBSCRIBE, "{tenant}/{ground}/+/secret/#")
     await system.do(
         system.store.definitions.update("t1", "dev", rules=[allow(SUBSCRIBE, "{tenant}/{ground}/#"), deny_secret])
@@ -94,7 +94,7 @@ async def test_a_deny_narrows_what_a_granted_filter_delivers(system: System) -> 
 
 
 async def test_a_right_that_went_is_gone_for_what_is_queued_and_retained(system: System) -> None:
-    """DLV-05, CVE-2018-12546 from the reader's side: no redelivery after the right was taken."""
+    """CVE-2018-12546 from the reader's side: no redelivery after the right was taken."""
     a1 = await system.client("A1", clean=False)
     assert await a1.subscribe((f"{own('A1')}/#", 1)) == [1]
     spy = await system.client("SPY")
@@ -111,7 +111,7 @@ async def test_a_right_that_went_is_gone_for_what_is_queued_and_retained(system:
 
 
 async def test_who_never_subscribed_gets_nothing(system: System) -> None:
-    """DLV-03: retained data and a wide subscription of somebody else; new connections are sent nothing."""
+    """Retained data and a wide subscription of somebody else; new connections are sent nothing."""
     spy = await system.spy()
     await spy.publish(f"{own('A1')}/r", b"x", qos=1, retain=True)
     for clean in (True, False):
@@ -123,7 +123,7 @@ async def test_who_never_subscribed_gets_nothing(system: System) -> None:
 
 
 async def test_one_readers_failure_is_not_anothers(system: System) -> None:
-    """DLV-07: a subscriber that is cut in the middle costs the others nothing."""
+    """A subscriber that is cut in the middle costs the others nothing."""
     await system.ground_token("GR", "t1", "g1", GroundAccess.READ)
     readers = [await system.client("GR", f"r{n}") for n in range(6)]
     for reader in readers:
@@ -138,7 +138,7 @@ async def test_one_readers_failure_is_not_anothers(system: System) -> None:
 
 
 async def test_nothing_tells_of_foreign_clients(system: System) -> None:
-    """SUB-15: `$SYS` and whatever brokers spell presence with."""
+    """`$SYS` and whatever brokers spell presence with."""
     a1 = await system.client("A1")
     filters = ["$SYS/#", "$SYS/broker/clients/+", "$events/#", "$share/g/$SYS/#", "$CONTROL/#", "+/connected/#"]
     assert await a1.subscribe(*filters) == [0x80] * len(filters)

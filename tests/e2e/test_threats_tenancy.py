@@ -14,7 +14,7 @@ from tests.e2e.system import PUBLISH, SUBSCRIBE, System, allow, own
 
 
 async def test_neither_topics_nor_wildcards_cross_the_wall(system: System) -> None:
-    """TEN-01: publish, subscribe, shared groups of one name, wills; both ways."""
+    """Publish, subscribe, shared groups of one name, wills; both ways."""
     spy = await system.spy()
     a1, z1 = await system.client("A1"), await system.client("Z1")
     for client, foreign in ((a1, own("Z1")), (z1, own("A1"))):
@@ -37,7 +37,7 @@ async def test_neither_topics_nor_wildcards_cross_the_wall(system: System) -> No
 
 @pytest.mark.parametrize("topic", ["#", "+/#", "t2/x", "{ground}/x", "$SYS/#", "+/x", "t1x/#"])
 async def test_a_rule_outside_the_tenant_is_not_stored(system: System, topic: str) -> None:
-    """TEN-05, the wall: 422 `rule_outside_tenant`, for every repository that takes rules."""
+    """The wall: 422 `rule_outside_tenant`, for every repository that takes rules."""
     for create in (system.store.definitions.create, system.store.roles.create):
         with pytest.raises(InvalidInput) as caught:
             await create("t1", "wide", rules=[allow(SUBSCRIBE, topic)])
@@ -83,7 +83,7 @@ async def test_a_ground_token_sees_its_ground_only(system: System) -> None:
 
 
 async def test_a_will_is_refused_before_anything_is_done(system: System) -> None:
-    """WRS-01, WRS-03: in another's place, with a flag or a QoS that no rule allows; no thing is registered for it."""
+    """In another's place, with a flag or a QoS that no rule allows; no thing is registered for it."""
     place = "{tenant}/{ground}/{thing}"
     rules = [allow(PUBLISH, f"{place}/#", qos_max=1, retain=False)]
     await system.do(system.store.definitions.create("t1", "narrow", rules=rules))
