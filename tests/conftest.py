@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and so would be every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if os.environ.get("AUTHSVC_TEST_LOOP") == "uvloop":
 
