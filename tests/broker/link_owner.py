@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from broker import wire
+from broker.upstream import Link, Upstream
 
 
 class Owner:
@@ -59,6 +60,12 @@ class Owner:
     async def ended(self, *, within_s: float = 5.0) -> Exception | None:
         await self.until(lambda: bool(self.closed), within_s=within_s)
         return self.closed[0]
+
+
+async def connected(upstream: Upstream, upstream_id: str = "A" * 22, *, clean: bool = True) -> tuple[Link, Owner]:
+    """Connect and return the link with its owner."""
+    owner = Owner()
+    return await upstream.connect(owner, upstream_id, clean=clean), owner
 
 
 async def turns(count: int = 20) -> None:

@@ -9,7 +9,7 @@ import pytest
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.tcp import TcpUpstream
-from tests.broker.link_owner import Owner, subscribe, turns
+from tests.broker.link_owner import Owner, connected, subscribe, turns
 from tests.broker.mosquitto import Mosquitto, free_port
 
 A, B, C = "A" * 22, "B" * 22, "C" * 22
@@ -30,11 +30,6 @@ async def upstream(mosquitto):
     await running.start()
     yield running
     await running.stop()
-
-
-async def connected(upstream, upstream_id=A, *, clean=True):
-    owner = Owner()
-    return await upstream.connect(owner, upstream_id, clean=clean), owner
 
 
 async def until(condition, *, within_s=5.0):

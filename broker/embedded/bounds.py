@@ -14,7 +14,7 @@ from amqtt.errors import AMQTTError, MQTTError
 from broker.retained import Retained
 
 if TYPE_CHECKING:
-    from broker.embedded_link import EmbeddedLink
+    from broker.embedded.link import EmbeddedLink
 
 QUEUED_MESSAGES = 1000  # of an absent session; Mosquitto's default too
 QUEUED_BYTES = 512 * 1024  # sent all at once when it comes back, which must fit the 1 MiB towards a client

@@ -23,10 +23,10 @@ from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
 from broker import wire
-from broker.embedded_filters import FilterTable
-from broker.embedded_session import GateHandler, GateSession
+from broker.embedded.filters import FilterTable
+from broker.embedded.session import GateHandler, GateSession
 
-GATE_AUTH = "broker.embedded_broker.GateAuth"
+GATE_AUTH = "broker.embedded.broker.GateAuth"
 DELIVERIES_PER_TURN = 256  # then others get a turn of the loop
 
 _HEARD = (

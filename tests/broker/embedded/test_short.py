@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 
 import pytest
 from amqtt.broker import Broker
@@ -12,15 +11,17 @@ from amqtt.plugins.base import BasePlugin
 from amqtt.session import Session
 from transitions import MachineError
 
-from broker import embedded, embedded_broker, embedded_session, wire
+from broker import wire
 from broker.embedded import AmqttUpstream
-from broker.embedded_broker import GateBroker
-from broker.embedded_filters import MAX_KNOWN, FilterTable
-from broker.embedded_memory import MemoryReader
-from broker.embedded_session import GateHandler, GateSession
-from tests.broker.link_owner import Owner, subscribe, turns, unsubscribe
+from broker.embedded import broker as short_ways
+from broker.embedded import session as sessions
+from broker.embedded import upstream as upstreams
+from broker.embedded.broker import GateBroker
+from broker.embedded.memory import MemoryReader
+from broker.embedded.session import GateHandler, GateSession
+from tests.broker.link_owner import connected, subscribe, turns
 
-A, B, C = "A" * 22, "B" * 22, "C" * 22
+A, B = "A" * 22, "B" * 22
 HEARD: list[str] = []
 
 
@@ -30,91 +31,6 @@ class Listener(BasePlugin):
     async def on_broker_message_received(self, *, client_id, message):
         """Note the topic."""
         HEARD.append(message.topic)
-
-
-@pytest.fixture
-async def upstream():
-    running = AmqttUpstream()
-    await running.start()
-    yield running
-    await running.stop()
-
-
-async def connected(upstream, upstream_id=A, *, clean=True):
-    owner = Owner()
-    return await upstream.connect(owner, upstream_id, clean=clean), owner
-
-
-# --- the table of filters ---------------------------------------------------------------------------------------
-
-LEVELS = ("a", "b", "", "+", "#", "$x")
-FILTERS = [
-    "/".join(levels)
-    for depth in (1, 2, 3)
-    for levels in itertools.product(LEVELS, repeat=depth)
-    if "#" not in levels[:-1]
-]
-TOPICS = [
-    "/".join(levels) for depth in (1, 2, 3, 4) for levels in itertools.product(("a", "b", "", "$x"), repeat=depth)
-]
-
-
-@pytest.fixture
-async def asked():
-    """amqtt's own comparison of a topic with a filter."""
-    return Broker({"listeners": {"default": {"type": "external", "bind": "x"}}, "plugins": {}})._matches
-
-
-async def test_a_topic_finds_the_filters_that_amqtt_would_find(asked):
-    """Every filter up to 3 levels against every topic up to 4: the same as amqtt's comparison one by one."""
-    table = FilterTable()
-    for filter_ in FILTERS:
-        table[filter_] = [(filter_, 0)]
-    for topic in TOPICS:
-        found = [entries[0][0] for entries in table.matching(topic)]
-        assert sorted(found) == sorted(filter_ for filter_ in FILTERS if asked(topic, filter_)), topic
-
-
-async def test_filters_come_and_go(asked):
-    """After any sequence of additions and removals the table finds what is in it, and an empty one holds nothing."""
-    chance = random.Random(7)
-    table = FilterTable()
-    for _ in range(500):
-        filter_ = chance.choice(FILTERS)
-        if filter_ in table:
-            del table[filter_]
-        else:
-            table[filter_] = [(filter_, 0)]
-        for topic in ("a", "a/b", "/b/a", "$x/a", chance.choice(TOPICS)):
-            found = [entries[0][0] for entries in table.matching(topic)]
-            assert sorted(found) == sorted(filter_ for filter_ in table if asked(topic, filter_))
-    table.clear()
-    assert table == {}
-    assert table._root.empty
-    assert all(table.matching(topic) == () for topic in TOPICS)
-
-
-def test_what_is_remembered_of_topics_is_bounded():
-    """A publisher of ever new topics, or of long ones, fills no memory."""
-    table = FilterTable()
-    table["#"] = []
-    for number in range(MAX_KNOWN + 10):
-        table.matching(f"t/{number}")
-    assert len(table._known) <= MAX_KNOWN
-    before = len(table._known)
-    assert table.matching("x/" * 1000) == ([],)
-    assert len(table._known) == before
-
-
-async def test_amqtt_uses_the_table(upstream):
-    """A SUBSCRIBE fills it and an UNSUBSCRIBE empties it, in the lists that were found before."""
-    link, owner = await connected(upstream)
-    await subscribe(link, owner, ("x/+", 1))
-    assert isinstance(upstream.broker.subscriptions, FilterTable)
-    (entries,) = upstream.broker.subscriptions.matching("x/1")
-    assert [(session.client_id, qos) for session, qos in entries] == [(A, 1)]
-    await unsubscribe(link, owner, "x/+")
-    assert upstream.broker.subscriptions.matching("x/1") == ()
 
 
 # --- sessions ---------------------------------------------------------------------------------------------------
@@ -242,7 +158,7 @@ async def test_a_packet_that_cannot_be_passed_on_ends_its_own_client_only(upstre
 
 async def test_what_waits_in_amqtt_is_bounded_in_bytes_too(upstream, monkeypatch):
     """A thousand messages of a quarter MiB would be a quarter GiB: above the bound nobody is fed."""
-    monkeypatch.setattr(embedded, "MAX_BACKLOG_BYTES", 100_000)
+    monkeypatch.setattr(upstreams, "MAX_BACKLOG_BYTES", 100_000)
     link, owner = await connected(upstream)
     link.write(wire.encode_publish("x", b""))  # due before the first of these is delivered
     for _ in range(3):
@@ -287,7 +203,7 @@ async def test_deliveries_of_one_message_are_spread_over_turns(upstream, monkeyp
         delivered += 1
 
     monkeypatch.setattr(GateHandler, "deliver", counted)
-    monkeypatch.setattr(embedded_broker, "DELIVERIES_PER_TURN", 10)
+    monkeypatch.setattr(short_ways, "DELIVERIES_PER_TURN", 10)
     link, owner = await connected(upstream)
     await subscribe(link, owner, ("x", 0))
     entries = upstream.broker.subscriptions["x"]
@@ -320,7 +236,7 @@ async def test_packet_ids_are_used_again_after_their_acknowledgement(upstream):
 
 async def test_a_delivery_without_answer_is_given_up_and_counted(upstream, monkeypatch):
     """After the time that amqtt gives it, it is forgotten and its packet id is free; an answered one does not count."""
-    monkeypatch.setattr(embedded_session, "ACKNOWLEDGE_WITHIN_S", 0.05)
+    monkeypatch.setattr(sessions, "ACKNOWLEDGE_WITHIN_S", 0.05)
     link, owner = await connected(upstream)
     await subscribe(link, owner, ("x", 1))
     for _ in range(3):
@@ -337,7 +253,7 @@ async def test_a_delivery_without_answer_is_given_up_and_counted(upstream, monke
 
 async def test_a_client_that_answers_nothing_is_sent_no_more_than_the_bound(upstream, monkeypatch):
     """Beyond it deliveries are given up at once, without a search for a free packet id or a log line for each."""
-    monkeypatch.setattr(embedded_session, "MAX_UNACKNOWLEDGED", 10)
+    monkeypatch.setattr(sessions, "MAX_UNACKNOWLEDGED", 10)
     link, owner = await connected(upstream)
     await subscribe(link, owner, ("x", 1))
     for _ in range(15):

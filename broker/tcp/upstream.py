@@ -10,8 +10,8 @@ from pathlib import Path
 
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
-from broker.tcp_link import TcpLink
-from broker.tcp_service import Conversation, ServiceConnection
+from broker.tcp.link import TcpLink
+from broker.tcp.service import Conversation, ServiceConnection
 from broker.upstream import Capabilities, LinkOwner
 
 MOSQUITTO = Capabilities(

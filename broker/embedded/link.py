@@ -1,6 +1,6 @@
 """One session of amqtt in memory: its end, what its writer gave, and what of that is dropped.
 
-What goes into amqtt, and when, is in `embedded_inbox.py`.
+What goes into amqtt, and when, is in `inbox.py`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
-from broker.embedded_bounds import RetainedSender
-from broker.embedded_inbox import Fed, Inbox
-from broker.embedded_memory import MemoryReader, MemoryWriter
+from broker.embedded.bounds import RetainedSender
+from broker.embedded.inbox import Fed, Inbox
+from broker.embedded.memory import MemoryReader, MemoryWriter
 from broker.upstream import LinkOwner
 
 if TYPE_CHECKING:
     from amqtt.session import Session
 
-    from broker.embedded import AmqttUpstream
-    from broker.embedded_session import GateHandler
+    from broker.embedded.session import GateHandler
+    from broker.embedded.upstream import AmqttUpstream
 
 FLUSH_AT = 64 * 1024  # bytes handed to the owner at once
 OUT_HIGH = 64 * 1024  # bytes for a paused owner above which QoS 0 is dropped

@@ -14,11 +14,11 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from broker import wire
-from broker.embedded_packets import packet_end, take_answers
+from broker.embedded.packets import packet_end, take_answers
 
 if TYPE_CHECKING:
-    from broker.embedded_broker import GateBroker
-    from broker.embedded_link import EmbeddedLink
+    from broker.embedded.broker import GateBroker
+    from broker.embedded.link import EmbeddedLink
 
 PACKETS_PER_TURN = 32  # those that go amqtt's way become a task each
 WAITING_IN_SESSION = 128  # messages that amqtt took from this client and has not routed yet

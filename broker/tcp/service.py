@@ -16,7 +16,7 @@ from broker import wire
 from broker.upstream import Link
 
 if TYPE_CHECKING:
-    from broker.tcp import TcpUpstream
+    from broker.tcp.upstream import TcpUpstream
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,7 @@
 """amqtt in this process, behind the gate: through `ListenerType.EXTERNAL` and `Broker.external_connected`, in memory.
 
 What is relied on in amqtt 0.12 and what is done about the rest is tested line by line in
-``tests/broker/test_embedded_contract.py``. What it cannot promise stands in ``docs/brokers/amqtt.md``.
+``tests/broker/embedded/``. What it cannot promise stands in ``docs/brokers/amqtt.md``.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from amqtt.errors import AMQTTError
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.config_file import check_amqtt_config
-from broker.embedded_bounds import BoundedQueue, LogFilter
-from broker.embedded_broker import GATE_AUTH, GateBroker
-from broker.embedded_inbox import SETTLE_TURNS, Fed
-from broker.embedded_link import EmbeddedLink
+from broker.embedded.bounds import BoundedQueue, LogFilter
+from broker.embedded.broker import GATE_AUTH, GateBroker
+from broker.embedded.inbox import SETTLE_TURNS, Fed
+from broker.embedded.link import EmbeddedLink
 from broker.retained import Retained, RetainedStore
 from broker.upstream import Capabilities, LinkOwner
 
