@@ -10,7 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from authsvc.core.credentials import WillMessage
 from authsvc.service import Service
+from authsvc.sessions import Session
 from broker.gate import Gate
 from broker.limits import Limits
 from broker.listeners import Listener
@@ -83,3 +85,12 @@ async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 async def rig(upstream: Upstream) -> AsyncIterator[Rig]:
     async with rig_on(upstream) as running:
         yield running
+
+
+def session_of(rig: Rig, thing: str = "a") -> Session:
+    (session,) = rig.service.sessions.find("t", thing=thing)
+    return session
+
+
+def will(topic: str = "t/g/a/will", qos: int = 0, *, retain: bool = False) -> WillMessage:
+    return WillMessage(topic=topic, payload=b"w", qos=qos, retain=retain)

@@ -207,3 +207,10 @@ async def close_all() -> None:
         with contextlib.suppress(ConnectionError, TimeoutError):
             async with asyncio.timeout(1):
                 await client.writer.wait_closed()
+
+
+async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read(65_536)
+    except ConnectionError:
+        return b""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import ssl
 from pathlib import Path
 
 import pytest
 from amqtt.broker import Broker
 from amqtt.contexts import BrokerConfig
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from authsvc.core.errors import InvalidInput
 from broker.config_file import load_broker_config, split_bind
 from broker.embedded import AmqttUpstream
+from tests.broker.certificates import write_certificate
 
 SHIPPED = Path(__file__).parents[2] / "config" / "broker.yaml"
 
@@ -33,23 +30,7 @@ def written(tmp_path):
 @pytest.fixture
 def certificate(tmp_path):
     """A self-signed certificate beside the file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    (tmp_path / "server.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    (tmp_path / "server.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    write_certificate(tmp_path)
     return tmp_path
 
 

@@ -16,11 +16,10 @@ from broker import wire
 from broker.limits import Limits
 from broker.tcp import TcpUpstream
 from broker.upstream import Upstream
-from tests.broker.gate_rig import Rig, rig_on
+from tests.broker.gate_rig import Rig, rig_on, session_of, will
 from tests.broker.mosquitto import Mosquitto
 from tests.broker.scripted import OWN
 from tests.broker.test_gate import DENY_SECRET
-from tests.broker.test_gate_ends import session_of, will
 
 
 @pytest.fixture

@@ -11,11 +11,10 @@ from authsvc.core.reasons import Reason
 from authsvc.sessions import Will
 from authsvc.store.clearings import Clearing, ClearingKind
 from broker import wire
-from tests.broker.gate_rig import Rig
+from tests.broker.gate_rig import Rig, session_of, will
 from tests.broker.raw_client import RawClient
 from tests.broker.scripted import EVERYTHING, OWN
 from tests.broker.test_gate import DENY_SECRET
-from tests.broker.test_gate_ends import session_of, will
 
 
 class Tap:

@@ -1,4 +1,7 @@
-"""Packets of MQTT 3.1 and 3.1.1, written by hand from the specification: valid ones, and some for each clause."""
+"""Packets of MQTT 3.1 and 3.1.1, written by hand from the specification: valid ones, and some for each clause.
+
+One table in one file, long as it is: the parsers, the framing, the scanner and the fuzzers are all held against it.
+"""
 
 from __future__ import annotations
 

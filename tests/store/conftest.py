@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from authsvc.core.errors import StoreUnavailable
 from authsvc.core.facts import Thing, Token
 from authsvc.core.things import Plan
 from authsvc.store import Store
 
 ENGINES = ["sqlite"]
 SECOND_US = 1_000_000
+ANSWER_S = 1.0  # promise 11: everybody is answered within about a second
 OpenStore = Callable[[], Awaitable[Store]]
 
 
@@ -133,3 +136,13 @@ async def make_world(store: Store, **token: object) -> World:
 @pytest.fixture
 async def world(store: Store) -> World:
     return await make_world(store)
+
+
+async def refused(question: Awaitable[object], error: type[StoreUnavailable] = StoreUnavailable) -> StoreUnavailable:
+    """Await the question, expect the error within the promised time, and return it."""
+    started = time.perf_counter()
+    with pytest.raises(StoreUnavailable) as caught:
+        await question
+    assert time.perf_counter() - started < ANSWER_S
+    assert isinstance(caught.value, error)
+    return caught.value
