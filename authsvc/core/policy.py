@@ -23,6 +23,7 @@ __all__ = [
     "Memo",
     "built_in_rules",
     "check_rule",
+    "check_rules",
     "compile_grant",
     "ground_token_rules",
     "uses_client_variable",
@@ -66,6 +67,16 @@ def check_rule(rule: Rule, *, tenant: str | None) -> None:
     if tenant is not None and template.levels[0] not in (Variable.TENANT, tenant):
         detail = f"topic `{printable(rule.topic)}` must begin with the level `{{tenant}}` or `{tenant}`"
         raise InvalidInput("rule_outside_tenant", detail, field="topic")
+
+
+def check_rules(rules: Sequence[Rule], *, tenant: str | None) -> tuple[Rule, ...]:
+    """Return the rules if every one may be stored. Raises InvalidInput with the place, ``rules.0.topic``."""
+    for number, rule in enumerate(rules):
+        try:
+            check_rule(rule, tenant=tenant)
+        except InvalidInput as error:
+            raise InvalidInput(error.code, error.detail, field=f"rules.{number}.{error.field}") from None
+    return tuple(rules)
 
 
 def built_in_rules(kind: ThingKind) -> tuple[Rule, ...]:

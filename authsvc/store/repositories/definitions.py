@@ -6,9 +6,9 @@ import builtins
 from collections.abc import Sequence
 from dataclasses import replace
 
-from authsvc.core.errors import Conflict, InvalidInput
+from authsvc.core.errors import Conflict
 from authsvc.core.facts import BindClientId, Kind, ModulePolicy, Name, Rule, ThingDefinition, ThingKind
-from authsvc.core.policy import check_rule
+from authsvc.core.policy import check_rules
 from authsvc.core.topics import check_key
 from authsvc.store.database import KEEP, ConstraintFailed, Database, Keep, Page, Transaction, Written
 from authsvc.store.endings import delete_thing, revoke_token
@@ -17,17 +17,6 @@ from authsvc.store.repositories.lists import changed, page_of, read_one, take_on
 from authsvc.store.repositories.references import refuse_in_use, require_tenant, tokens_naming, unknown
 
 BUILT_IN = frozenset(kind.value for kind in ThingKind)
-
-
-def check_rules(rules: Sequence[Rule], *, tenant: str | None) -> tuple[Rule, ...]:
-    """Return the rules if every one may be stored. Raises InvalidInput with the place, ``rules.0.topic``."""
-    for number, rule in enumerate(rules):
-        try:
-            check_rule(rule, tenant=tenant)
-        except InvalidInput as error:
-            place = f"rules.{number}.{error.field}" if error.field else f"rules.{number}"
-            raise InvalidInput(error.code, error.detail, field=place) from None
-    return tuple(rules)
 
 
 class Definitions:

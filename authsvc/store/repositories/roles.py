@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from authsvc.core.errors import Conflict
 from authsvc.core.facts import PLATFORM_PREFIX, Kind, Name, Role, Rule
+from authsvc.core.policy import check_rules
 from authsvc.core.topics import check_key
 from authsvc.store.database import KEEP, ConstraintFailed, Database, Keep, Page, Transaction, Written
 from authsvc.store.endings import revoke_token
 from authsvc.store.records import role_of, rules_text, strings_text
-from authsvc.store.repositories.definitions import check_rules
 from authsvc.store.repositories.lists import changed, page_of, read_one, take_one
 from authsvc.store.repositories.references import refuse_in_use, require_tenant, tokens_naming
 

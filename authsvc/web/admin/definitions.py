@@ -28,7 +28,6 @@ from authsvc.web.models import (
     rules_of,
 )
 from authsvc.web.routes import Current, access, resource
-from authsvc.web.rules import checked_rules
 
 router = resource("thing definitions")
 
@@ -97,7 +96,7 @@ class DefinitionAnswer(Answer):
 async def create_definition(call: Current, tenant: KeyInPath, body: DefinitionNew) -> DefinitionAnswer:
     """Make a thing definition."""
     kind = ThingKind(body.kind)
-    rules = built_in_rules(kind) if body.rules is None else checked_rules(body.rules, tenant=tenant)
+    rules = built_in_rules(kind) if body.rules is None else tuple(rule.rule() for rule in body.rules)
     written = await call.store.definitions.create(
         tenant,
         body.key,
@@ -138,7 +137,7 @@ async def change_definition(
         changes["kind"] = ThingKind(body.kind or "thing")
     if body.given("rules"):
         if body.rules is not None:
-            changes["rules"] = checked_rules(body.rules, tenant=tenant)
+            changes["rules"] = tuple(rule.rule() for rule in body.rules)
         else:
             kind = changes.get("kind") or (await call.store.definitions.get(tenant, key)).kind
             changes["rules"] = built_in_rules(kind)

@@ -29,7 +29,6 @@ from authsvc.web.models import (
     rules_of,
 )
 from authsvc.web.routes import Call, Current, access, resource
-from authsvc.web.rules import checked_rules
 
 router = resource("roles")
 
@@ -76,7 +75,7 @@ async def _create(call: Call, tenant: str, body: RoleNew) -> RoleAnswer:
         tenant,
         body.key,
         name=body.name or "",
-        rules=checked_rules(body.rules, tenant=tenant or None),
+        rules=tuple(rule.rule() for rule in body.rules),
         permissions=tuple(body.permissions),
     )
     return RoleAnswer.of(await call.settled(written))
@@ -87,7 +86,7 @@ async def _change(call: Call, tenant: str, key: str, body: RolePatch) -> RoleAns
     if body.given("name"):
         changes["name"] = body.name or key
     if body.given("rules"):
-        changes["rules"] = checked_rules(body.rules or [], tenant=tenant or None)
+        changes["rules"] = tuple(rule.rule() for rule in body.rules or ())
     if body.given("permissions"):
         changes["permissions"] = tuple(body.permissions or ())
     return RoleAnswer.of(await call.settled(await call.store.roles.update(tenant, key, **changes)))
