@@ -209,7 +209,8 @@ async def close_all() -> None:
                 await client.writer.wait_closed()
 
 
-async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
+async def what_comes(reader: asyncio.StreamReader) -> bytes:
+    """Return the next bytes, or none if the connection has ended in any way."""
     try:
         return await reader.read(65_536)
     except ConnectionError:

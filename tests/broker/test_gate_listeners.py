@@ -17,7 +17,7 @@ from broker.listeners import Listener
 from broker.upstream import Upstream
 from tests.broker.certificates import contexts
 from tests.broker.gate_rig import Rig, rig_on
-from tests.broker.raw_client import Closed, RawClient, read_to_the_end
+from tests.broker.raw_client import Closed, RawClient, what_comes
 from tests.broker.upstreams import started
 
 CONNECT_A = wire.encode_connect(client_id="a", username="", password=b"a")
@@ -41,7 +41,7 @@ async def test_tls_carries_the_same_protocol(rig: Rig, tmp_path: Path) -> None:
     assert len((await a.delivery()).payload) == 100_000
     plain = await RawClient.open(address)
     await plain.send(CONNECT_A)
-    assert b"\x20\x02" not in await read_to_the_end(plain.reader)  # a TLS alert, or the end
+    assert b"\x20\x02" not in await what_comes(plain.reader)  # a TLS alert, or the end
     wrong = await RawClient.open(address, tls=client_side)
     assert await wrong.connect("a", "wrong") == 4
     assert await wrong.closed(2)

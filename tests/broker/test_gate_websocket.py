@@ -18,7 +18,7 @@ from broker.listeners import Listener
 from broker.upstream import Upstream
 from tests.broker.certificates import contexts
 from tests.broker.gate_rig import Rig
-from tests.broker.raw_client import read_to_the_end
+from tests.broker.raw_client import what_comes
 from tests.broker.upstreams import started
 
 CONNECT_A = wire.encode_connect(client_id="a", username="", password=b"a")
@@ -108,7 +108,7 @@ async def test_what_is_no_handshake_is_no_connection(rig: Rig, url: str, raw: by
         writer.write_eof()
     async with asyncio.timeout(7):
         answer = b""
-        while data := await read_to_the_end(reader):
+        while data := await what_comes(reader):
             answer += data
     assert b" 101 " not in answer
     writer.close()
@@ -162,7 +162,7 @@ async def test_nothing_large_is_kept_of_a_websocket_before_its_connect(rig: Rig,
     head = b"\x82\xff" + (1_000_000).to_bytes(8, "big") + bytes(4)
     writer.write(head + bytes(200_000))
     async with asyncio.timeout(2):
-        assert b"\x20" not in await read_to_the_end(reader)
+        assert b"\x20" not in await what_comes(reader)
     assert connection.is_ended
     assert len(rig.gate) == 0
     writer.close()

@@ -8,7 +8,6 @@ from broker import wire
 
 MAX_PACKET = 4096
 MAX_CONNECT = 1024
-IN_A_RUN = {0x30: 0, 0x31: 1, 0x32: 2, 0x33: 3, 0x3A: 2, 0x3B: 3}  # first byte -> index of its table
 
 
 class Permissive(dict[bytes, bool]):
