@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import httpx
 
-from authsvc.cli.client import part
-from authsvc.cli.problems import CommandFailed, Refused, refused
+from authsvc.cli.client import body_of, part
+from authsvc.cli.problems import CommandFailed, Refused
 from simulator.scenarios import Scenario
 from simulator.shape import Plan
 
@@ -52,15 +52,7 @@ class Api:
             raise CommandFailed(f"no service answers at {self.url} : start one with authsvc up") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CommandFailed(f"the connection to {self.url} failed ({type(error).__name__})") from None
-        if answer.status_code in fine or answer.status_code == httpx.codes.NO_CONTENT:
-            return None
-        try:
-            decoded = answer.json()
-        except ValueError:
-            decoded = None
-        if not answer.is_success or decoded is None:
-            raise refused(answer.status_code, decoded)
-        return decoded
+        return None if answer.status_code in fine else body_of(answer)
 
     async def items(self, path: str, **query: str) -> list[dict[str, Any]]:
         """Return all items of a list."""

@@ -102,15 +102,7 @@ class Api:
             raise CommandFailed(f"the service at {self.url} did not answer within {TIMEOUT_S:.0f} s") from None
         except httpx.HTTPError as error:
             raise CommandFailed(f"the connection to {self.url} broke ({type(error).__name__})") from None
-        if answer.status_code == httpx.codes.NO_CONTENT:
-            return None
-        try:
-            decoded = answer.json()
-        except ValueError:
-            decoded = None
-        if not answer.is_success or decoded is None:
-            raise refused(answer.status_code, decoded)
-        return decoded
+        return body_of(answer)
 
     def get(self, path: str, **query: object) -> Any:
         return self.call("GET", path, query=query)
@@ -133,3 +125,16 @@ class Api:
 
 def _query(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def body_of(answer: httpx.Response) -> Any:
+    """Return what the service answered, None for an empty answer. Raises what `refused` makes of everything else."""
+    if answer.status_code == httpx.codes.NO_CONTENT:
+        return None
+    try:
+        decoded = answer.json()
+    except ValueError:
+        decoded = None
+    if not answer.is_success or decoded is None:
+        raise refused(answer.status_code, decoded)
+    return decoded

@@ -7,16 +7,13 @@ import contextlib
 import random
 import secrets
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
-from broker.upstream import Link
-
-if TYPE_CHECKING:
-    from broker.tcp.upstream import TcpUpstream
+from broker.upstream import Link, Upstream
 
 log = structlog.get_logger(__name__)
 
@@ -167,8 +164,9 @@ def _resolve(waiting: asyncio.Future[T], answer: T) -> None:
 class ServiceConnection:
     """Keeps one connection up, and says whether it is."""
 
-    def __init__(self, upstream: TcpUpstream, *, ping_interval_s: float, answer_within_s: float) -> None:
+    def __init__(self, upstream: Upstream, address: str, *, ping_interval_s: float, answer_within_s: float) -> None:
         self._upstream = upstream
+        self._address = address
         self._interval_s = ping_interval_s
         self._within_s = answer_within_s
         self._talk: Conversation | None = None
@@ -184,7 +182,7 @@ class ServiceConnection:
     def conversation(self) -> Conversation:
         """The connection. Raises UpstreamUnavailable while it is down."""
         if self._talk is None or self._talk.ended.is_set():
-            raise UpstreamUnavailable(f"no connection to the broker at `{self._upstream.address}`")
+            raise UpstreamUnavailable(f"no connection to the broker at `{self._address}`")
         return self._talk
 
     async def start(self) -> None:
@@ -215,11 +213,11 @@ class ServiceConnection:
             try:
                 talk.link = await self._upstream.connect(talk, self.new_id(), clean=True)
             except UpstreamUnavailable as error:
-                log.warning("upstream_unreachable", address=self._upstream.address, problem=str(error))
+                log.warning("upstream_unreachable", address=self._address, problem=str(error))
             else:
                 self._talk = talk
                 wait_s = BACKOFF_FIRST_S
-                log.info("upstream_connected", address=self._upstream.address)
+                log.info("upstream_connected", address=self._address)
             self._tried.set()
             if self._talk is talk:
                 await self._watch(talk)
@@ -237,6 +235,6 @@ class ServiceConnection:
                 await talk.ping()
             except UpstreamUnavailable:
                 break
-        log.warning("upstream_lost", address=self._upstream.address)
+        log.warning("upstream_lost", address=self._address)
         if talk.link is not None:
             talk.link.abort()

@@ -50,7 +50,9 @@ class TcpUpstream:
         self._path = path
         self._timeout_s = connect_timeout_s
         self._links: dict[str, TcpLink] = {}
-        self._service = ServiceConnection(self, ping_interval_s=ping_interval_s, answer_within_s=connect_timeout_s)
+        self._service = ServiceConnection(
+            self, self.address, ping_interval_s=ping_interval_s, answer_within_s=connect_timeout_s
+        )
 
     @property
     def address(self) -> str:
