@@ -7,13 +7,14 @@ import os
 import platform
 from collections.abc import Callable, Iterable
 
-from tests.bench import admission, decisions, load, memory, traffic
+from tests.bench import admission, decisions, filters, load, memory, traffic
 from tests.bench.table import HEAD, Row
 
 BENCHMARKS: dict[str, Callable[[int], Iterable[Row]]] = {  # each takes the number of paired rounds
     "decisions": decisions.run,
     "admission": admission.run,
     "embedded": traffic.embedded,
+    "filters": filters.run,
     "tcp": traffic.tcp,
     "memory": memory.run,
     "scale": admission.scale,

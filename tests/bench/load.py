@@ -37,7 +37,7 @@ def open_client(address: tuple[str, int], login: Login) -> socket.socket:
     sock = socket.create_connection(address, timeout=10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(login.packet())
-    answer = _exactly(sock, 4)
+    answer = exactly(sock, 4)
     if answer[:2] != b"\x20\x02" or answer[3] != 0:
         raise ConnectionError(f"CONNACK {answer.hex()} for `{login.client_id}`")
     return sock
@@ -45,12 +45,12 @@ def open_client(address: tuple[str, int], login: Login) -> socket.socket:
 
 def subscribe(sock: socket.socket, topic_filter: str, qos: int) -> None:
     sock.sendall(wire.encode_subscribe(1, [(topic_filter, qos)]))
-    answer = _exactly(sock, 5)
+    answer = exactly(sock, 5)
     if answer[0] != 0x90 or answer[4] == 0x80:
         raise ConnectionError(f"SUBACK {answer.hex()} for `{topic_filter}`")
 
 
-def _exactly(sock: socket.socket, count: int) -> bytes:
+def exactly(sock: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:
         more = sock.recv(count - len(data))
