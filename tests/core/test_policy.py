@@ -11,6 +11,7 @@ from authsvc.core.policy import (
     CompiledRule,
     built_in_rules,
     check_rule,
+    check_rules,
     ground_token_rules,
     uses_client_variable,
 )
@@ -274,3 +275,12 @@ def test_the_wall_stands_for_roles_and_token_rules_as_for_definitions(topic):
         compiled = grant(members=KeySet(), **where)
         assert compiled.rules == ()
         assert [left.code for left in compiled.left_out] == ["rule_outside_tenant"]
+
+
+def test_of_several_rules_the_first_wrong_one_is_named_by_its_place():
+    """Good lists come back as they are; of a bad one the caller learns which rule and which field."""
+    good = [rule("allow publish t/a"), rule("deny subscribe t/#")]
+    assert check_rules(good, tenant="t") == tuple(good)
+    with pytest.raises(InvalidInput) as caught:
+        check_rules([*good, rule("allow publish u/a"), rule("allow publish +/a")], tenant="t")
+    assert (caught.value.code, caught.value.field) == ("rule_outside_tenant", "rules.2.topic")
