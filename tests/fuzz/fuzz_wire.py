@@ -31,6 +31,7 @@ def main() -> None:
         (corpus / f"seed-{number:03}").write_bytes(bytes((number % 16,)) + packet)
     atheris.Setup(
         [sys.argv[0], f"-max_total_time={seconds}", "-max_len=5000", "-timeout=10", "-rss_limit_mb=2048"]
+        + ["-verbosity=0", "-print_final_stats=1"]
         + [f"-artifact_prefix={corpus}/", str(corpus)],
         run_one,
     )
