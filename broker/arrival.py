@@ -88,8 +88,15 @@ class Arrival:
 
     def too_slow(self) -> None:
         """Leave a client that took too long to say CONNECT."""
-        self._note(Refusal(reason=Reason.PROTOCOL_ERROR, detail="no CONNECT in time"), None)
-        self._connection.end(Reason.PROTOCOL_ERROR, Will.NEVER)
+        self._given_up(Refusal(reason=Reason.PROTOCOL_ERROR, detail="no CONNECT in time"))
+
+    def makes_room(self) -> None:
+        """Leave a client that has been silent longer than all others, for one more that has come."""
+        self._given_up(Refusal(reason=Reason.CONNECTION_LIMIT, detail="too many connections wait, this one longest"))
+
+    def _given_up(self, refusal: Refusal) -> None:
+        self._note(refusal, None)
+        self._connection.end(refusal.reason, Will.NEVER)
 
     def _note(self, refusal: Refusal, request: ConnectRequest | None) -> None:
         self._connection.gate.service.refuse(refusal, request=request, peer=self._connection.peer)

@@ -113,8 +113,9 @@ class Gate:
             return False
         if len(self._before_connect) >= self.limits.max_before_connect:
             # The one that has been silent longest makes room: silence must not lock out those who speak.
-            oldest = next(iter(self._before_connect))
-            oldest.end(Reason.CONNECTION_LIMIT, Will.NEVER)
+            oldest = next(iter(self._before_connect)).arrival
+            assert oldest is not None  # it is given away with the opening of a session, long after the CONNECT
+            oldest.makes_room()
         self._connections.add(connection)
         self._before_connect[connection] = None
         use.connections += 1

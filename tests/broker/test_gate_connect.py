@@ -274,13 +274,14 @@ async def test_silence_is_ended_and_admission_is_bounded(upstream: Upstream) -> 
 
 
 async def test_the_longest_silent_makes_room_for_those_who_speak(upstream: Upstream) -> None:
-    """Silent sockets never lock out a client with a valid token."""
+    """Silent sockets never lock out a client with a valid token, and the operator can read why they were closed."""
     async with rig_on(upstream, limits=Limits(max_before_connect=10)) as rig:
         silent = [await rig.open() for _ in range(15)]
         a = await rig.client("a")
         await a.ping()
         assert await silent[0].closed(1)
         assert len(rig.gate) <= 11
+        assert {refusal.reason for refusal in rig.service.refused} == {Reason.CONNECTION_LIMIT}
 
 
 async def test_connections_are_bounded_by_gate_and_listener(upstream: Upstream) -> None:
