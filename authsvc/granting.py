@@ -50,8 +50,7 @@ class Basis:
             and self.definition is other.definition
             and self.modules is other.modules
             and self.members is other.members
-            and len(self.roles) == len(other.roles)
-            and all(mine is theirs for mine, theirs in zip(self.roles, other.roles, strict=True))
+            and _identical(self.roles, other.roles)
         )
 
 

@@ -58,7 +58,7 @@ class Inbound(Stream):
     def _publish(self, packet: bytes) -> None:
         connection = self._connection
         publish = wire.parse_publish(packet)
-        if publish.topic.startswith("$") and not connection.capabilities.dollar_topics:
+        if not connection.capabilities.carries(publish.topic):
             # Not to be remembered as allowed: the next one would be in the run.
             decision = Decision(allowed=False, reason=Reason.NO_RULE_MATCHES, rule=None)
         else:

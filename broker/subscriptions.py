@@ -61,7 +61,7 @@ def _decide(connection: ClientConnection, filter_: str, qos: int, granted: dict[
     if filter_.startswith("$share/"):
         if not connection.capabilities.shared_subscriptions:  # never passed on as a literal
             return _NOT_HERE
-    elif filter_.startswith("$") and not connection.capabilities.dollar_topics:
+    elif not connection.capabilities.carries(filter_):
         return _NOT_HERE
     decision = connection.grant.decide(Action.SUBSCRIBE, filter_, qos=qos, deliveries_checked=True)
     if decision.allowed and filter_ not in granted and filter_ not in connection.state.subscriptions:
@@ -80,10 +80,7 @@ def unsubscribe(connection: ClientConnection, packet: bytes) -> None:
         connection.state.subscriptions.pop(filter_, None)
     for pending in connection.requests.pending_subscribes():
         pending.unsubscribed.update(filter_ for filter_, _ in pending.forwarded if filter_ in filters)
-    if connection.capabilities.dollar_topics:
-        forwarded = list(filters)
-    else:
-        forwarded = [filter_ for filter_ in filters if not filter_.startswith("$")]
+    forwarded = [filter_ for filter_ in filters if connection.capabilities.carries(filter_)]
     if not forwarded:
         connection.write(wire.encode_unsuback(asked.packet_id))
         return

@@ -24,6 +24,10 @@ class Capabilities:
     dollar_topics: bool = True  # a PUBLISH to a `$` topic is routed; otherwise the gate must not pass one on
     deduplicates_subscriptions: bool  # a repeated filter replaces the old one; otherwise UNSUBSCRIBE goes before it
 
+    def carries(self, topic: str) -> bool:
+        """Whether a topic, or a filter that is not shared, may be passed on: not a `$` one where none are routed."""
+        return self.dollar_topics or not topic.startswith("$")
+
 
 class LinkOwner(Protocol):
     """The side of the client connection that a link calls back; all calls are synchronous and on the loop."""

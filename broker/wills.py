@@ -82,8 +82,7 @@ def _may_send(connection: ClientConnection, will: WillMessage) -> bool:
     decision = connection.grant.decide(Action.PUBLISH, will.topic, qos=will.qos, retain=will.retain)
     if not decision.allowed:
         connection.denied(Action.PUBLISH, will.topic, decision)
-    dollar = will.topic.startswith("$") and not connection.capabilities.dollar_topics
-    return decision.allowed and not dollar
+    return decision.allowed and connection.capabilities.carries(will.topic)
 
 
 async def _send_on_link(connection: ClientConnection, will: WillMessage) -> None:
