@@ -1,0 +1,1 @@
+"""One linter per broker: what was read of its files in, findings out."""
