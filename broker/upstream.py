@@ -1,4 +1,4 @@
-"""What stands behind the gate, in one interface: amqtt in this process (`embedded.py`), any broker by TCP (`tcp.py`).
+"""What stands behind the gate, in one interface: amqtt in this process (`embedded`), any broker by TCP (`tcp`).
 
 The gate writes whole packets into a `Link` and is called back with whatever bytes the broker sends. It never blocks on
 either: backpressure is passed on by `pause_client`/`resume_client` and `pause`/`resume`.
@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from broker.wire import MQTT_3_1_1, Connack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,26 @@ class Capabilities:
         return self.dollar_topics or not topic.startswith("$")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What of a client's CONNECT goes upstream beside the upstream id and clean session (clean start).
+
+    Everything but `level` and `peer` is for MQTT 5.0 only. No topic alias is ever offered to the broker: aliases are
+    hop-local (3.3.2.3.4), and the gate resolves the client's own.
+    """
+
+    level: int = MQTT_3_1_1  # the protocol level to speak: 5 where the client and the broker do, else 4
+    session_expiry_s: int = 0  # 3.1.2.11.2; 0xFFFFFFFF is never
+    receive_maximum: int = 65_535  # 3.1.2.11.3, the client's
+    maximum_packet_size: int | None = None  # 3.1.2.11.4, the client's, or what fits its buffer if that is less
+    request_problem_information: bool = True  # 3.1.2.11.7
+    request_response_information: bool = False  # 3.1.2.11.6
+    peer: tuple[str, int] | None = None  # address and port of the client, for the PROXY protocol
+
+
+HELLO = Hello()
+
+
 class LinkOwner(Protocol):
     """The side of the client connection that a link calls back; all calls are synchronous and on the loop."""
 
@@ -46,9 +68,10 @@ class LinkOwner(Protocol):
 
 
 class Link(Protocol):
-    """One upstream connection, past its CONNACK."""
+    """One upstream connection, past its CONNACK, which `connack` is as parsed; `session_present` is its flag."""
 
     session_present: bool
+    connack: Connack
 
     def write(self, data: bytes) -> None:
         """Send whole packets; never waits."""
@@ -87,15 +110,21 @@ class Upstream(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool) -> Link:
+    async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello = HELLO) -> Link:
         """Connect one session: no will, no credentials of the client, keep-alive 0.
+
+        `hello.level` is 5 only where `capabilities.mqtt5` is true.
 
         Raises:
             UpstreamUnavailable: not reachable, refused, or no CONNACK within the time limit.
         """
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
-        """Publish on the gate's own service connection (wills whose link is gone). Raises UpstreamUnavailable."""
+    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: bytes = b"") -> None:
+        """Publish on the gate's own service connection (wills whose link is gone). Raises UpstreamUnavailable.
+
+        `properties` is the property section of an MQTT 5.0 PUBLISH without its length; a broker or a service
+        connection that speaks 3.1.1 goes without it.
+        """
 
     def retain(self, topic: str, payload: bytes, *, qos: int) -> None:
         """Keep (or, with an empty payload, clear) a retained message in place of the broker.

@@ -35,13 +35,15 @@ _CONNACK, _PUBLISH, _PUBACK, _SUBACK, _UNSUBACK = 2, 3, 4, 9, 11
 class EmbeddedLink:
     """One upstream connection (`broker.upstream.Link`)."""
 
+    connack: wire.Connack  # once `answer` is there
+
     def __init__(self, upstream: AmqttUpstream, owner: LinkOwner, upstream_id: str, *, clean: bool) -> None:
         self.upstream_id = upstream_id
         self.clean = clean
         self.session_present = False
         self.reader = MemoryReader()
         self.writer = MemoryWriter(self.took)
-        self.connack: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[wire.Connack] = asyncio.get_running_loop().create_future()
         self.serving: asyncio.Future[None] | None = None  # amqtt's coroutine
         self.session: Session | None = None
         self.handler: GateHandler | None = None
@@ -171,9 +173,10 @@ class EmbeddedLink:
             if packet[0] & 0x01 and not self._suback_seen:
                 # Nobody asked yet: a message that waited in the queue, which amqtt sends with the flag set
                 packet = bytes((packet[0] & 0xFE,)) + packet[1:]
-        elif kind == _CONNACK and not self.connack.done():
+        elif kind == _CONNACK and not self.answer.done():
             self.session_present = bool(packet[2] & 0x01)
-            self.connack.set_result(packet[3])
+            self.connack = wire.Connack(session_present=self.session_present, code=packet[3])
+            self.answer.set_result(self.connack)
             return
         elif kind == _SUBACK:
             self._subscribe_answered(packet)

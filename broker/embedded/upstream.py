@@ -23,7 +23,7 @@ from broker.embedded.broker import GATE_AUTH, GateBroker
 from broker.embedded.inbox import SETTLE_TURNS, Fed
 from broker.embedded.link import EmbeddedLink
 from broker.retained import Retained, RetainedStore
-from broker.upstream import Capabilities, LinkOwner
+from broker.upstream import HELLO, Capabilities, Hello, LinkOwner
 
 log = structlog.get_logger(__name__)
 
@@ -141,7 +141,14 @@ class AmqttUpstream:
 
     # --- sessions --------------------------------------------------------------------------------------------
 
-    async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool) -> EmbeddedLink:
+    async def connect(
+        self,
+        owner: LinkOwner,
+        upstream_id: str,
+        *,
+        clean: bool,
+        hello: Hello = HELLO,  # noqa: ARG002 - nothing of it says anything to a broker of 3.1.1 in this process
+    ) -> EmbeddedLink:
         """Connect one session, after an older connection of its id has gone. When it raises the owner is not called."""
         while (old := self._links.get(upstream_id)) is not None:
             old.abort()
@@ -153,7 +160,7 @@ class AmqttUpstream:
         self._own(asyncio.create_task(self._serve(broker, link), name=f"amqtt session {upstream_id}"))
         link.reader.feed(wire.encode_connect(client_id=upstream_id, clean_session=clean))
         try:
-            code = await asyncio.wait_for(asyncio.shield(link.connack), CONNECT_WITHIN_S)
+            code = (await asyncio.wait_for(asyncio.shield(link.answer), CONNECT_WITHIN_S)).code
             session, handler = broker.sessions[upstream_id]
         except (TimeoutError, KeyError) as error:
             link.abort()
@@ -191,9 +198,9 @@ class AmqttUpstream:
             self._links.pop(link.upstream_id, None)
             self._ready.pop(link, None)
             self._busy.pop(link, None)
-            if not link.connack.done():
-                link.connack.set_exception(UpstreamUnavailable("amqtt ended the connection before its CONNACK"))
-                link.connack.exception()
+            if not link.answer.done():
+                link.answer.set_exception(UpstreamUnavailable("amqtt ended the connection before its CONNACK"))
+                link.answer.exception()
             link.over(error)
 
     async def _let_go(self, broker: GateBroker, link: EmbeddedLink) -> None:
@@ -230,7 +237,15 @@ class AmqttUpstream:
 
     # --- messages of the gate's own --------------------------------------------------------------------------
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        properties: bytes = b"",  # noqa: ARG002 - amqtt speaks 3.1.1
+    ) -> None:
         """Route a message; amqtt delivers it with the QoS of each subscription. `$` topics go nowhere."""
         if topic.startswith("$"):
             return

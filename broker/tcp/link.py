@@ -11,7 +11,7 @@ from typing import cast
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.listeners import KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_PROBES
-from broker.upstream import LinkOwner
+from broker.upstream import HELLO, Hello, LinkOwner
 
 CLOSE_WITHIN_S = 2.0  # the broker's own end of file after ours; then the connection is reset
 _CONNACK_SIZE = 4
@@ -33,15 +33,26 @@ class TcpLink(asyncio.Protocol):
         "_owner",
         "_paused",
         "_transport",
+        "answer",
         "connack",
         "session_present",
         "upstream_id",
     )
 
-    def __init__(self, owner: LinkOwner, upstream_id: str, *, clean: bool, gone: Callable[[TcpLink], None]) -> None:
+    connack: wire.Connack  # once `answer` is there
+
+    def __init__(
+        self,
+        owner: LinkOwner,
+        upstream_id: str,
+        *,
+        clean: bool,
+        gone: Callable[[TcpLink], None],
+        hello: Hello = HELLO,  # noqa: ARG002 - until the codec of MQTT 5.0 is there
+    ) -> None:
         self.upstream_id = upstream_id
         self.session_present = False
-        self.connack: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.answer: asyncio.Future[wire.Connack] = asyncio.get_running_loop().create_future()
         self._owner = owner
         self._gone = gone
         self._hello = wire.encode_connect(client_id=upstream_id, clean_session=clean)
@@ -140,18 +151,19 @@ class TcpLink(asyncio.Protocol):
             self._owner.upstream_received(data)
             return
         self._early += data
-        if self.connack.done() or len(self._early) < _CONNACK_SIZE:
+        if self.answer.done() or len(self._early) < _CONNACK_SIZE:
             return
         head, self._early = self._early[:_CONNACK_SIZE], self._early[_CONNACK_SIZE:]
         try:
             answer = wire.parse_connack(head)
         except wire.MalformedPacket:
-            self.connack.set_exception(UpstreamUnavailable("the broker did not answer with a CONNACK"))
+            self.answer.set_exception(UpstreamUnavailable("the broker did not answer with a CONNACK"))
             return
         self.session_present = answer.session_present
         if self._transport is not None:
             self._transport.pause_reading()  # until the owner has the link
-        self.connack.set_result(answer.code)
+        self.connack = answer
+        self.answer.set_result(answer)
 
     def pause_writing(self) -> None:
         """The broker is slow: its client waits."""
@@ -169,9 +181,9 @@ class TcpLink(asyncio.Protocol):
         """Tell the owner, once."""
         if self._deadline is not None:
             self._deadline.cancel()
-        if not self.connack.done():
-            self.connack.set_exception(UpstreamUnavailable("the broker ended the connection before its CONNACK"))
-            self.connack.exception()  # nobody may be waiting any more
+        if not self.answer.done():
+            self.answer.set_exception(UpstreamUnavailable("the broker ended the connection before its CONNACK"))
+            self.answer.exception()  # nobody may be waiting any more
         self._closed = True
         if self._ending is not None:
             self._ending.set_result(None)

@@ -12,7 +12,7 @@ from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.tcp.link import TcpLink
 from broker.tcp.service import Conversation, ServiceConnection
-from broker.upstream import Capabilities, LinkOwner
+from broker.upstream import HELLO, Capabilities, Hello, LinkOwner
 
 MOSQUITTO = Capabilities(
     name="tcp",
@@ -77,25 +77,25 @@ class TcpUpstream:
         for link in links:
             await link.wait_closed()
 
-    async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool) -> TcpLink:
+    async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello = HELLO) -> TcpLink:
         """Connect one session. When it raises, the owner is not called."""
         while (old := self._links.get(upstream_id)) is not None:
             old.abort()
             await old.wait_closed()
-        link = TcpLink(owner, upstream_id, clean=clean, gone=self._gone)
+        link = TcpLink(owner, upstream_id, clean=clean, gone=self._gone, hello=hello)
         self._links[upstream_id] = link
         connected = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 await self._open(link)
                 connected = True
-                code = await link.connack
+                code = (await link.answer).code
         except OSError as error:  # TimeoutError among them
             raise UpstreamUnavailable(f"no broker at `{self.address}`: {error or 'no answer in time'}") from error
         finally:
             if not connected:
                 self._gone(link)
-            elif not link.connack.done() or link.connack.cancelled() or link.connack.exception() is not None:
+            elif not link.answer.done() or link.answer.cancelled() or link.answer.exception() is not None:
                 link.abort()
         if code != 0:
             link.abort()
@@ -127,7 +127,15 @@ class TcpUpstream:
 
     # --- in the gate's own name ------------------------------------------------------------------------------
 
-    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        qos: int,
+        retain: bool,
+        properties: bytes = b"",  # noqa: ARG002 - the service connection speaks 3.1.1
+    ) -> None:
         """Publish on the service connection; with QoS 1 and 2 return when it is acknowledged."""
         await self._service.conversation.publish(topic, payload, qos=qos, retain=retain)
 
