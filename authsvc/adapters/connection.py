@@ -1,0 +1,36 @@
+"""What the session registry ends and swaps where the socket belongs to a broker that was only told what it may do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authsvc.core.policy import Grant
+from authsvc.core.reasons import Reason
+from authsvc.sessions import Session, Will
+
+if TYPE_CHECKING:
+    from authsvc.adapters.attached import Attached
+
+
+class HookConnection:
+    """`authsvc.sessions.Connection` of a session on an attached broker."""
+
+    __slots__ = ("_attached", "client_id", "held", "session", "username")
+
+    def __init__(self, attached: Attached, client_id: str, grant: Grant, username: str) -> None:
+        self._attached = attached
+        self.client_id = client_id
+        self.held = grant  # what the broker was told
+        self.username = username
+        self.session: Session | None = None  # set when it is open
+
+    def end(self, reason: Reason, will: Will) -> None:
+        """Have the broker end the connection, unless it does so by itself because the client id was taken over."""
+        self._attached.ended(self, reason, will)
+
+    def swap(self, grant: Grant) -> None:
+        """Have the broker follow the new grant, as its adapter does."""
+        self._attached.swapped(self, grant)
+
+    async def wait_ended(self) -> None:
+        """Return at once: what the broker still has of it is ended by its own kick."""

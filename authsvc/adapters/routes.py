@@ -1,0 +1,131 @@
+"""The hooks' part of the HTTP face: ``/hooks/NAME/…`` of each configured broker, and nothing else."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from authsvc.adapters.adapter import Adapter, AttachedConfig, Hook, HookRequest, MalformedHook
+from authsvc.adapters.attached import Attached
+from authsvc.adapters.caller import Callers
+from authsvc.adapters.strict import MAX_HOOK_BYTES, parse
+from authsvc.core.reasons import Reason
+from authsvc.web.problems import Problem
+
+if TYPE_CHECKING:
+    from authsvc.service import Service
+
+log = structlog.get_logger(__name__)
+
+MODULES: Final = {
+    "emqx": "authsvc.adapters.emqx",
+    "vernemq": "authsvc.adapters.vernemq",
+    "rabbitmq": "authsvc.adapters.rabbitmq",
+    "nanomq": "authsvc.adapters.nanomq",
+    "goauth": "authsvc.adapters.goauth",
+    "aedes": "authsvc.adapters.aedes",
+}
+PREFIX: Final = "/hooks/"
+
+
+def adapter_of(kind: str) -> Adapter:
+    """Return the adapter of a broker kind; its module is loaded when it is first needed."""
+    adapter = importlib.import_module(MODULES[kind]).ADAPTER
+    assert isinstance(adapter, Adapter)
+    return adapter
+
+
+class Hooks:
+    """ASGI application of every attached broker's hooks. `run` it as a task; mount it with its full path."""
+
+    def __init__(self, service: Service, configs: Sequence[AttachedConfig]) -> None:
+        self._service = service
+        self.attached: dict[str, Attached] = {}
+        self._routes: dict[str, tuple[Attached, Callers, str, Hook]] = {}
+        for config in configs:
+            adapter = adapter_of(config.kind)
+            attached = Attached(service, config, adapter, adapter.management(config))
+            self.attached[config.name] = attached
+            callers = Callers(config.secrets)
+            for path, hook in adapter.routes.items():
+                self._routes[f"{PREFIX}{config.name}/{path}"] = (attached, callers, path, hook)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._answer(scope, receive)
+        await response(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        route = self._routes.get(scope["path"])
+        if route is None:
+            return Problem(404, "not_found", "there is nothing at this path").response()
+        attached, callers, path, hook = route
+        if scope["method"] not in hook.methods:
+            return Problem(405, "method_not_allowed", "this path does not take this method").response()
+        headers, content_types = _headers(scope)
+        if not callers.admit(headers):
+            return self._wrong_caller(attached, scope)
+        try:
+            body = await _body(receive)
+            fields = parse(scope["method"], content_types, scope["query_string"], body)
+            if hook.fields is not None and not hook.fields.issuperset(fields):
+                raise MalformedHook("a field that this broker does not send")  # noqa: TRY301
+            return await hook.handler(attached, HookRequest(path=path, fields=fields, headers=headers))
+        except MalformedHook as error:
+            log.warning("hook_malformed", broker=attached.name, path=path, problem=str(error))
+        except Exception as error:  # noqa: BLE001  # an accident never looks like a yes, nor like an ignore
+            log.error("hook_failed", broker=attached.name, path=path, problem=type(error).__name__)  # noqa: TRY400  # its words may hold a secret
+        return attached.adapter.deny(path)
+
+    def _wrong_caller(self, attached: Attached, scope: Scope) -> Response:
+        peer = ":".join(str(part) for part in scope.get("client") or ())
+        record = self._service.refusals.add(
+            tenant=None,
+            reason=Reason.UNKNOWN_TOKEN,
+            peer=peer,
+            action="hook",
+            topic=scope["path"],
+            detail=f"a caller without the secret of broker `{attached.name}`",
+        )
+        if record.count == 1:
+            log.warning("hook_caller_refused", broker=attached.name, peer=peer)
+        return Problem(
+            401,
+            "unauthenticated",
+            "send the broker's secret as `Authorization: Bearer …`",
+            headers={"WWW-Authenticate": "Bearer"},
+        ).response()
+
+
+def _headers(scope: Scope) -> tuple[dict[str, str], list[str]]:
+    """Return the headers that were sent once, and every content type."""
+    found: dict[str, str] = {}
+    repeated: set[str] = set()
+    content_types: list[str] = []
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name == "content-type":
+            content_types.append(value)
+        if name in found:
+            repeated.add(name)
+        found[name] = value
+    for name in repeated:
+        del found[name]
+    return found, content_types
+
+
+async def _body(receive: Receive) -> bytes:
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise MalformedHook("the caller left before its request was whole")
+        body += message.get("body", b"")
+        if len(body) > MAX_HOOK_BYTES:
+            raise MalformedHook(f"the body has more than {MAX_HOOK_BYTES} bytes")
+        if not message.get("more_body", False):
+            return body
