@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from authsvc.core.errors import InvalidInput
@@ -20,6 +21,8 @@ from authsvc.core.errors import InvalidInput
 ENV_PREFIX = "AUTHSVC__"
 DEFAULT_MQTT_BIND = "127.0.0.1:1883"
 DEFAULT_HTTP_BIND = "127.0.0.1:8080"
+BROKERS = "brokers"  # the section of sections ``[brokers.NAME]``
+_BROKER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
 class Section(BaseModel):
@@ -54,6 +57,42 @@ class MqttSection(Section):
 class HttpSection(Section):
     bind: str = DEFAULT_HTTP_BIND
     """Address of the HTTP API, `host:port`."""
+
+
+class HooksSection(Section):
+    bind: str = ""
+    """Address of a listener of their own for the hooks, `host:port`; empty: the HTTP API's listener serves them."""
+    tls_cert: OptionalPath = None
+    """Certificate chain of that listener, PEM."""
+    tls_key: OptionalPath = None
+    """Private key of that certificate, PEM."""
+    tls_client_ca: OptionalPath = None
+    """Certificates that issue the brokers' client certificates, PEM: with it who shows none is not answered."""
+
+
+class BrokerSection(Section):
+    """One broker that asks by hooks under ``/hooks/NAME/``."""
+
+    kind: str = ""
+    """emqx, vernemq, rabbitmq, nanomq, goauth or aedes; empty: the same as NAME."""
+    secret: SecretStr = SecretStr("")
+    """What the broker shows as `Authorization: Bearer …` or `X-Authsvc-Secret`; at least 16 characters."""
+    previous_secret: SecretStr = SecretStr("")
+    """The secret before it, which is taken as well while a new one is rolled out."""
+    secret_file: OptionalPath = None
+    """A file with secrets in place of both, one per line."""
+    management_url: str = ""
+    """Where the broker is told to end connections, for example http://127.0.0.1:18083; empty: it cannot be told."""
+    management_user: str = ""
+    """User name or API key there."""
+    management_password: SecretStr = SecretStr("")
+    """Password or API secret there."""
+    management_password_file: OptionalPath = None
+    """A file with that password."""
+    vhost: str = "/"
+    """The only virtual host that is granted (rabbitmq)."""
+    hold_s: float = Field(default=86_400.0, gt=0)
+    """Seconds for which a client id stays with its principal after it was last known to be connected."""
 
 
 class LimitsSection(Section):
@@ -115,6 +154,8 @@ class Settings(BaseSettings):
     service: ServiceSection = ServiceSection()
     mqtt: MqttSection = MqttSection()
     http: HttpSection = HttpSection()
+    hooks: HooksSection = HooksSection()
+    brokers: dict[str, BrokerSection] = {}
     limits: LimitsSection = LimitsSection()
     cache: CacheSection = CacheSection()
     log: LogSection = LogSection()
@@ -149,13 +190,17 @@ def load_settings(
     sources: dict[str, str] = {}
     for source, section, key, value in _given(config, flags or {}, os.environ if environ is None else environ):
         _check_known(section, key, source)
-        merged.setdefault(section, {})[key] = value
+        place, _, name = section.partition(".")
+        part = merged.setdefault(place, {})
+        if name:
+            part = part.setdefault(name, {})  # type: ignore[assignment]  # a section of sections
+        part[key] = value
         sources[f"{section}.{key}"] = source
     try:
         return Settings(**merged)  # type: ignore[arg-type]  # validated by pydantic
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"][:2])
+        place = ".".join(str(part) for part in first["loc"][: 3 if first["loc"][0] == BROKERS else 2])
         raise InvalidInput(
             "setting_invalid", f"{sources.get(place, 'settings')}: `{place}`: {first['msg'].lower()}", field=place
         ) from None
@@ -164,11 +209,11 @@ def load_settings(
 def described() -> list[tuple[str, str, str, str]]:
     """Return (``section.key``, environment variable, default, description) of every setting, in order."""
     rows = []
-    for section, part in Settings.model_fields.items():
-        model = _section(section)
-        for key, info in model.model_fields.items():
-            default = getattr(part.default, key)
-            name = f"{ENV_PREFIX}{section}__{key}".upper()
+    for field in Settings.model_fields:
+        section = f"{BROKERS}.NAME" if field == BROKERS else field
+        for key, info in _section(section).model_fields.items():
+            default = info.default
+            name = f"{ENV_PREFIX}{section}__{key}".replace(".", "__").upper()
             rows.append((f"{section}.{key}", name, "" if default is None else str(default), info.description or ""))
     return rows
 
@@ -183,15 +228,34 @@ def _given(
                 raise InvalidInput(
                     "setting_unknown", f"{config}: `{section}` stands outside a section; sections: {_sections()}"
                 )
+            if section == BROKERS:
+                found.extend(_brokers_of(config, values))
+                continue
             found.extend((str(config), section, key, value) for key, value in values.items())
     for name, text in environ.items():
         if name.startswith(ENV_PREFIX):
             section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+            if section == BROKERS:
+                broker, _, key = key.partition("__")
+                section = f"{BROKERS}.{broker.replace('_', '-')}"  # no variable's name holds a hyphen
             found.append((name, section, key, text))
     for name, value in flags.items():
         if value is not None:
             section, _, key = name.partition(".")
             found.append((f"flag for `{name}`", section, key, value))
+    return found
+
+
+def _brokers_of(config: Path, brokers: Mapping[str, object]) -> list[tuple[str, str, str, object]]:
+    found: list[tuple[str, str, str, object]] = []
+    for name, values in brokers.items():
+        if not isinstance(values, dict):
+            detail = f"{config}: `{BROKERS}.{name}` stands outside a section; write `[{BROKERS}.NAME]` above it"
+            raise InvalidInput("setting_unknown", detail, field=f"{BROKERS}.{name}")
+        section = f"{BROKERS}.{name}"
+        if not values:
+            found.append((str(config), section, "kind", ""))
+        found.extend((str(config), section, key, value) for key, value in values.items())
     return found
 
 
@@ -206,7 +270,11 @@ def _read(config: Path) -> dict[str, Any]:
 
 
 def _check_known(section: str, key: str, source: str) -> None:
-    if section not in Settings.model_fields:
+    place, _, name = section.partition(".")
+    if place == BROKERS and not _BROKER_NAME.fullmatch(name):
+        detail = f"{source}: `{name}` is no name of a broker; use 1 to 32 of `a-z 0-9 -`, not a hyphen first"
+        raise InvalidInput("setting_unknown", detail, field=section)
+    if place not in Settings.model_fields or (name and place != BROKERS):
         raise InvalidInput(
             "setting_unknown", f"{source}: unknown section `{section}`; sections: {_sections()}", field=section
         )
@@ -226,6 +294,8 @@ def _sections() -> str:
 
 
 def _section(name: str) -> type[Section]:
+    if name.startswith(f"{BROKERS}."):
+        return BrokerSection
     model = Settings.model_fields[name].annotation
     assert isinstance(model, type)
     assert issubclass(model, Section)

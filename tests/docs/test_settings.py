@@ -30,7 +30,7 @@ def test_the_shipped_file_says_what_the_table_says():
     """Each setting stands in config/authsvc.toml, below a comment that is its meaning."""
     lines = text_of("config/authsvc.toml").splitlines()
     for name, _, _, meaning in described():
-        key = name.partition(".")[2]
+        key = name.rpartition(".")[2]
         at = [n for n, line in enumerate(lines) if re.match(rf"(# )?{key} = ", line)]
         assert at, f"`{name}` is missing"
         assert any(lines[n - 1] == f"# {meaning}" for n in at), f"`{name}`: the comment is not `{meaning}`"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -15,9 +16,11 @@ SHIPPED = Path(__file__).parents[2] / "config" / "authsvc.toml"
 
 
 def test_the_shipped_file_holds_every_setting_with_its_default():
-    """What the file shows is what holds without it; `mqtt.bind` alone is a comment, for setting it has a meaning."""
+    """What the file shows holds without it; comments are `mqtt.bind`, for setting it has a meaning, and brokers."""
     assert load_settings(SHIPPED, environ={}) == Settings()
-    content = tomllib.loads(SHIPPED.read_text().replace('# bind = "127.0.0.1:1883"', 'bind = "127.0.0.1:1883"'))
+    text = SHIPPED.read_text().replace('# bind = "127.0.0.1:1883"', 'bind = "127.0.0.1:1883"')
+    content = tomllib.loads(re.sub(r"^# (\[brokers\.NAME\]|\w+ = .*)$", r"\1", text, flags=re.MULTILINE))
+    content["brokers.NAME"] = content.pop("brokers")["NAME"]
     shown = {f"{section}.{key}" for section, values in content.items() for key in values}
     assert shown == {name for name, *_ in described()}
 
@@ -52,6 +55,10 @@ WRONG = [
     pytest.param('[log]\nlevel = "loud"\n', {}, ["log.level"], id="no such level"),
     pytest.param("", {"AUTHSVC__LIMITS__MAX_CONNECTIONS": "0"}, ["limits.max_connections"], id="out of range"),
     pytest.param("[limits\n", {}, ["not TOML"], id="not TOML"),
+    pytest.param("[brokers.emqx]\nsecrt = 5\n", {}, ["brokers.emqx.secrt", "did you mean `secret`"], id="a broker's"),
+    pytest.param("[brokers]\nkind = 'emqx'\n", {}, ["brokers.kind", "[brokers.NAME]"], id="a broker without a name"),
+    pytest.param("[brokers.'a/b']\nkind = 'emqx'\n", {}, ["a/b", "no name"], id="a broker that is no path"),
+    pytest.param("", {"AUTHSVC__BROKERS__E__HOLD_S": "0"}, ["brokers.e.hold_s"], id="a broker's, out of range"),
 ]
 
 
@@ -64,6 +71,18 @@ def test_a_wrong_setting_is_an_error_that_names_it_and_the_way_out(tmp_path: Pat
         load_settings(file, environ=environ)
     for part in named:
         assert part in caught.value.detail
+
+
+def test_a_broker_is_a_section_of_its_own(tmp_path: Path):
+    """File and environment make one section per broker; an underscore of a variable stands for a hyphen."""
+    file = tmp_path / "a.toml"
+    file.write_text('[brokers.emqx]\nhold_s = 5\nsecret = "0123456789abcdef"\n')
+    environ = {"AUTHSVC__BROKERS__EMQX__HOLD_S": "7", "AUTHSVC__BROKERS__MY_RABBIT__KIND": "rabbitmq"}
+    brokers = load_settings(file, environ=environ).brokers
+    assert set(brokers) == {"emqx", "my-rabbit"}
+    assert brokers["emqx"].hold_s == 7
+    assert brokers["emqx"].secret.get_secret_value() == "0123456789abcdef"
+    assert "0123456789abcdef" not in repr(brokers)
 
 
 def test_a_missing_file_is_named(tmp_path: Path):
