@@ -6,12 +6,10 @@ laxer than 3.1.1, the parser is told the level and follows it:
   the will flag, and user name and password may be missing though their flags are set ("the Remaining Length field
   takes precedence").
 * SUBSCRIBE, UNSUBSCRIBE and PUBREL may be repeated with DUP; encoding them anew gives the form of 3.1.1.
-Characters U+0001 to U+001F and U+007F to U+009F, which 1.5.3 lets a server refuse, are refused in topics only.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final
 
@@ -50,10 +48,10 @@ from broker.packets import (
     Unsubscribe,
     UnsupportedProtocol,
 )
+from broker.text import check_filter_bytes, check_topic_bytes, utf8
 
 _LEVELS: Final = {b"MQTT": MQTT_3_1_1, b"MQIsdp": MQTT_3_1}
 _ACKS: Final = {PUBACK, PUBREC, PUBREL | 0x02, PUBCOMP, UNSUBACK}  # MQTT-3.6.1-1: PUBREL carries 0b0010
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MAX_CONNACK_CODE: Final = 5
 
 
@@ -175,7 +173,7 @@ def parse_subscribe(packet: bytes, *, level: int = MQTT_3_1_1) -> Subscribe:
         filters.append((check_filter_bytes(raw), qos))
     if not filters:
         raise MalformedPacket("MQTT-3.8.3-3", "a SUBSCRIBE without a filter")
-    return Subscribe(packet_id=packet_id, filters=tuple(filters))
+    return Subscribe(packet_id=packet_id, filters=tuple(filters), options=tuple(qos for _, qos in filters))
 
 
 def parse_suback(packet: bytes) -> Suback:
@@ -233,45 +231,8 @@ def parse_from_server(packet: bytes) -> Packet:
     return _dispatch(packet, MQTT_3_1_1, _FROM_SERVER, "server")
 
 
-def check_topic_bytes(raw: bytes) -> str:
-    """Return the topic name, strictly checked: 1.5.3, 4.7.1, 4.7.3, and no control characters."""
-    topic = _topic_text(raw)
-    if "+" in topic or "#" in topic:
-        raise MalformedPacket("MQTT-3.3.2-2", "a wildcard in a topic name")
-    return topic
-
-
-def check_filter_bytes(raw: bytes) -> str:
-    """Return the topic filter, strictly checked; `$share/…` is not looked into, 3.1.1 knows nothing of it."""
-    filter_ = _topic_text(raw)
-    if "#" in filter_:
-        hash_at = filter_.index("#")
-        if hash_at != len(filter_) - 1 or (hash_at and filter_[hash_at - 1] != "/"):
-            raise MalformedPacket("MQTT-4.7.1-2", "'#' must be a whole level and the last one")
-    if "+" in filter_ and filter_ != "+" and any("+" in part and part != "+" for part in filter_.split("/")):
-        raise MalformedPacket("MQTT-4.7.1-3", "'+' must be a whole level")
-    return filter_
-
-
-def _topic_text(raw: bytes) -> str:
-    if not raw:
-        raise MalformedPacket("MQTT-4.7.3-1", "an empty topic")
-    text = _text(raw, "MQTT-1.5.3-1", nul="MQTT-4.7.3-2")
-    if not text.isprintable() and _CONTROL.search(text):  # what is printable holds no control character: most end here
-        raise MalformedPacket("1.5.3", "a control character in a topic")
-    return text
-
-
-def _text(raw: bytes, clause: str, *, nul: str = "MQTT-1.5.3-2") -> str:
-    """Return the string. Python's decoder refuses surrogates and over-long forms and keeps U+FEFF (MQTT-1.5.3-3)."""
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        # `from None`: the decoder's exception holds the bytes, which may be a token.
-        raise MalformedPacket(clause, "a string is not well-formed UTF-8") from None
-    if "\0" in text:
-        raise MalformedPacket(nul, "a string holds U+0000")
-    return text
+def _text(raw: bytes, clause: str) -> str:
+    return utf8(raw, clause, "MQTT-1.5.3-2")
 
 
 def _open(packet: bytes, first: int, clause: str, *, dup_too: bool = False) -> tuple[int, int]:

@@ -12,7 +12,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from broker.packets import CONNECT, NAMES, PUBLISH, TYPE_MASK, MalformedPacket, PacketTooLarge
+from broker.packets import (
+    AUTH,
+    CONNECT,
+    MQTT_3_1_1,
+    MQTT_5_0,
+    NAMES,
+    PUBLISH,
+    PUBREL,
+    SUBSCRIBE,
+    TYPE_MASK,
+    UNSUBSCRIBE,
+    MalformedPacket,
+    PacketTooLarge,
+)
 
 NEED_MORE: Final = -1
 MAX_REMAINING_LENGTH: Final = 268_435_455  # 2.2.3, table 2.4: four bytes of seven bits
@@ -23,7 +36,7 @@ def _legal_first_bytes() -> bytes:
     """Return 256 flags: first bytes that some packet of MQTT 3.1 or 3.1.1 can begin with (2.2.1, 2.2.2)."""
     legal = bytearray(256)
     for kind in NAMES:
-        legal[kind] = 1
+        legal[kind] = kind != AUTH
     for kind in (0x60, 0x80, 0xA0):  # 2.2.2: PUBREL, SUBSCRIBE, UNSUBSCRIBE carry 0b0010; 3.1 repeats them with DUP
         legal[kind] = 0
         legal[kind | 0x02] = legal[kind | 0x0A] = 1
@@ -34,11 +47,29 @@ def _legal_first_bytes() -> bytes:
     return bytes(legal)
 
 
-_LEGAL_FIRST = _legal_first_bytes()
+def _legal_first_bytes5() -> bytes:
+    """Return the same for MQTT 5.0: no repetitions by DUP but of PUBLISH, and AUTH (2.1.2, 2.1.3)."""
+    legal = bytearray(_LEGAL_FIRST)
+    for kind in NAMES:
+        if kind != PUBLISH:
+            legal[kind : kind + 16] = bytes(16)
+            legal[kind | (0x02 if kind in {PUBREL, SUBSCRIBE, UNSUBSCRIBE} else 0)] = 1
+    return bytes(legal)
 
 
-def packet_size(buffer: bytes | bytearray, pos: int, max_packet: int) -> int:
+_LEGAL_FIRST: Final = _legal_first_bytes()
+_LEGAL_FIRST_5: Final = _legal_first_bytes5()
+
+
+def legal_first_bytes(level: int) -> bytes:
+    """Return 256 flags, by first byte: whether a packet of this protocol level can begin with it."""
+    return _LEGAL_FIRST_5 if level == MQTT_5_0 else _LEGAL_FIRST
+
+
+def packet_size(buffer: bytes | bytearray, pos: int, max_packet: int, legal: bytes = _LEGAL_FIRST) -> int:
     """Return the whole size in bytes of the packet that begins at `pos`, or NEED_MORE while its header is cut.
+
+    `legal` are the `legal_first_bytes` of the connection's level.
 
     Raises:
         MalformedPacket: impossible first byte, or a remaining length that is over-long or not the shortest form.
@@ -47,7 +78,7 @@ def packet_size(buffer: bytes | bytearray, pos: int, max_packet: int) -> int:
     have = len(buffer) - pos
     if have <= 0:
         return NEED_MORE
-    if not _LEGAL_FIRST[buffer[pos]]:
+    if not legal[buffer[pos]]:
         raise _illegal_first(buffer[pos])
     length = 0
     for i in range(_LENGTH_BYTES):
@@ -75,14 +106,14 @@ def _illegal_first(first: int) -> MalformedPacket:
         if first & 0x06 == 0x06:
             return MalformedPacket("MQTT-3.3.1-4", "a PUBLISH with QoS 3")
         return MalformedPacket("MQTT-3.3.1-2", "a PUBLISH with DUP and QoS 0")
-    if kind in NAMES:
+    if kind in NAMES and kind != AUTH:  # not even 5.0 gives it flags
         return MalformedPacket("MQTT-2.2.2-2", f"flags {first & 15:#x} are not those of {NAMES[kind]}")
     return MalformedPacket("2.2.1", f"packet type {first >> 4} is reserved")
 
 
-def frame(buffer: bytes | bytearray, pos: int, max_packet: int) -> int:
+def frame(buffer: bytes | bytearray, pos: int, max_packet: int, legal: bytes = _LEGAL_FIRST) -> int:
     """Return where the packet that begins at `pos` ends, or NEED_MORE while it is cut. Raises as `packet_size`."""
-    size = packet_size(buffer, pos, max_packet)
+    size = packet_size(buffer, pos, max_packet, legal)
     if size == NEED_MORE or pos + size > len(buffer):
         return NEED_MORE
     return pos + size
@@ -95,12 +126,14 @@ class Framer:
         max_packet: whole packet in bytes, fixed header included.
         max_connect: the same for the first packet, which then must be a CONNECT (MQTT-3.1.0-1); None for the side of
             a connection where no CONNECT comes first.
+        level: the protocol level, where it is known: it says which first bytes are possible.
     """
 
-    __slots__ = ("_expects_connect", "_max_connect", "_max_packet", "_need", "_tail")
+    __slots__ = ("_expects_connect", "_legal", "_max_connect", "_max_packet", "_need", "_tail")
 
-    def __init__(self, max_packet: int, *, max_connect: int | None = None) -> None:
+    def __init__(self, max_packet: int, *, max_connect: int | None = None, level: int = MQTT_3_1_1) -> None:
         self._max_packet = max_packet
+        self._legal = legal_first_bytes(level)
         self._max_connect = max_packet if max_connect is None else max_connect
         self._expects_connect = max_connect is not None
         self._tail = bytearray()
@@ -128,7 +161,7 @@ class Framer:
             return data
         tail += data
         if self._need == NEED_MORE:
-            self._need = packet_size(tail, 0, self.limit)
+            self._need = packet_size(tail, 0, self.limit, self._legal)
         if self._need == NEED_MORE or len(tail) < self._need:
             return b""
         buffer = bytes(tail)
@@ -140,7 +173,7 @@ class Framer:
         """Return where the packet at `pos` ends, or NEED_MORE; the first one found ends the rules for a CONNECT."""
         if self._expects_connect and pos < len(buffer):
             self._check_first(buffer[pos])
-        end = frame(buffer, pos, self.limit)
+        end = frame(buffer, pos, self.limit, self._legal)
         if end != NEED_MORE:
             self._expects_connect = False
         return end
@@ -152,7 +185,7 @@ class Framer:
         """
         if pos < len(buffer):
             self._check_first(buffer[pos])
-            self._need = packet_size(buffer, pos, self.limit)
+            self._need = packet_size(buffer, pos, self.limit, self._legal)
             self._tail = bytearray(memoryview(buffer)[pos:])
 
     def packets(self, data: bytes) -> Iterator[bytes]:

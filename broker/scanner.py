@@ -13,7 +13,7 @@ acknowledgement for an id that is not open no meaning, and the gate has no in-fl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 # Why a run ended.
 END: Final = 0  # at the end of the chunk, on a packet boundary
@@ -32,6 +32,21 @@ class Run(NamedTuple):
     end: int
     packets: int
     stop: int
+
+
+class Scan(Protocol):
+    """The signature of `scan_run`, which each protocol level has one of."""
+
+    def __call__(
+        self,
+        data: bytes,
+        pos: int,
+        tables: Sequence[Mapping[bytes, bool]],
+        *,
+        max_packet: int,
+        retain: bool = False,
+        max_count: int = -1,
+    ) -> Run: ...
 
 
 def scan_run(

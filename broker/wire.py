@@ -1,21 +1,23 @@
-"""Sans-I/O MQTT 3.1 and 3.1.1, strict: everything that the gate and the simulator use of it, in one name.
+"""Sans-I/O MQTT 3.1, 3.1.1 and 5.0, strict: everything that the gate and the simulator use of it, in one name.
 
-    bytes ─► framing.Framer ─► whole packets ─► decode.parse_* ─► records of packets.py
-                  └─► scanner.scan_run: the run that goes on unchanged
-    values ─► encode.encode_* ─► bytes
+    bytes ─► framing.Framer ─► whole packets ─► decode.parse_*, decode5.parse_* ─► records of packets.py
+                  └─► scanner.scan_run, scanner5.scan_run5: the run that goes on unchanged
+    values ─► encode.encode_*, encode5.encode_* ─► bytes
+
+The functions here are those of 3.1 and 3.1.1; `codec_of(level)` has the same verbs for every level, `properties` and
+`reason_codes` the vocabulary that 5.0 adds.
 
 Nothing here waits, reads a clock or keeps state, but for the cut packet in a `Framer`.
 """
 
 from __future__ import annotations
 
+from broker import properties, reason_codes
+from broker.codec import Codec, codec_of, parse_connect
 from broker.decode import (
-    check_filter_bytes,
-    check_topic_bytes,
     parse_ack,
     parse_bare,
     parse_connack,
-    parse_connect,
     parse_from_client,
     parse_from_server,
     parse_publish,
@@ -37,8 +39,10 @@ from broker.encode import (
     encode_unsubscribe,
     remaining_length,
 )
-from broker.framing import MAX_REMAINING_LENGTH, NEED_MORE, Framer, frame, packet_size
+from broker.encode5 import connack_section
+from broker.framing import MAX_REMAINING_LENGTH, NEED_MORE, Framer, frame, legal_first_bytes, packet_size
 from broker.packets import (
+    AUTH,
     CONNACK,
     CONNECT,
     DISCONNECT,
@@ -62,21 +66,27 @@ from broker.packets import (
     UNSUBACK,
     UNSUBSCRIBE,
     Ack,
+    Auth,
     Bare,
     Connack,
     Connect,
+    Disconnect,
     MalformedPacket,
     Packet,
     PacketTooLarge,
     Publish,
     Suback,
     Subscribe,
+    Unsuback,
     Unsubscribe,
     UnsupportedProtocol,
 )
-from broker.scanner import CUT, END, FULL, SLOW, Run, scan_run
+from broker.scanner import CUT, END, FULL, SLOW, Run, Scan, scan_run
+from broker.scanner5 import scan_run5
+from broker.text import check_filter_bytes, check_topic_bytes
 
 __all__ = [
+    "AUTH",
     "CONNACK",
     "CONNECT",
     "CUT",
@@ -109,21 +119,28 @@ __all__ = [
     "UNSUBACK",
     "UNSUBSCRIBE",
     "Ack",
+    "Auth",
     "Bare",
+    "Codec",
     "Connack",
     "Connect",
+    "Disconnect",
     "Framer",
     "MalformedPacket",
     "Packet",
     "PacketTooLarge",
     "Publish",
     "Run",
+    "Scan",
     "Suback",
     "Subscribe",
+    "Unsuback",
     "Unsubscribe",
     "UnsupportedProtocol",
     "check_filter_bytes",
     "check_topic_bytes",
+    "codec_of",
+    "connack_section",
     "encode_ack",
     "encode_connack",
     "encode_connect",
@@ -133,6 +150,7 @@ __all__ = [
     "encode_unsuback",
     "encode_unsubscribe",
     "frame",
+    "legal_first_bytes",
     "packet_size",
     "parse_ack",
     "parse_bare",
@@ -144,6 +162,9 @@ __all__ = [
     "parse_suback",
     "parse_subscribe",
     "parse_unsubscribe",
+    "properties",
+    "reason_codes",
     "remaining_length",
     "scan_run",
+    "scan_run5",
 ]

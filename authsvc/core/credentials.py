@@ -20,12 +20,17 @@ _AT_CONNECT: Final = frozenset({TokenKind.APP, TokenKind.DEVICE, TokenKind.GROUN
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WillMessage:
-    """What the client wants published when its connection is lost."""
+    """What the client wants published when its connection is lost.
+
+    `delay_s` and `properties` (the raw section of what is to be published, without the delay) are those of MQTT 5.0.
+    """
 
     topic: str
     payload: bytes = field(repr=False)
     qos: int
     retain: bool
+    delay_s: int = 0
+    properties: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -189,21 +189,23 @@ VALID = (
     valid("pubrel", "62 02 FFFF", wire.Ack(type=wire.PUBREL, packet_id=65_535)),
     valid("pubcomp", "70 02 0001", wire.Ack(type=wire.PUBCOMP, packet_id=1)),
     valid("pubrel-3.1-repeated", "6A 02 0001", wire.Ack(type=wire.PUBREL, packet_id=1), level=3, canonical=False),
-    valid("subscribe", "82 08 000A 0003 'a/b' 01", wire.Subscribe(packet_id=10, filters=(("a/b", 1),))),
+    valid("subscribe", "82 08 000A 0003 'a/b' 01", wire.Subscribe(packet_id=10, filters=(("a/b", 1),), options=(1,))),
     valid(
         "subscribe-wildcards-and-repeats",
         "82 19 0001 0001 '#' 00 0001 '+' 01 0003 '+/#' 02 0002 '/#' 00 0001 '#' 02",
-        wire.Subscribe(packet_id=1, filters=(("#", 0), ("+", 1), ("+/#", 2), ("/#", 0), ("#", 2))),
+        wire.Subscribe(
+            packet_id=1, filters=(("#", 0), ("+", 1), ("+/#", 2), ("/#", 0), ("#", 2)), options=(0, 1, 2, 0, 2)
+        ),
     ),
     valid(
         "subscribe-share-is-a-filter-like-any",
         "82 10 0001 000B '$share/g/a' 'b' 00",
-        wire.Subscribe(packet_id=1, filters=(("$share/g/ab", 0),)),
+        wire.Subscribe(packet_id=1, filters=(("$share/g/ab", 0),), options=(0,)),
     ),
     valid(
         "subscribe-3.1-repeated",
         "8A 06 0001 0001 'a' 02",
-        wire.Subscribe(packet_id=1, filters=(("a", 2),)),
+        wire.Subscribe(packet_id=1, filters=(("a", 2),), options=(2,)),
         level=3,
         canonical=False,
     ),

@@ -71,16 +71,19 @@ def connects(draw):
 acks = st.builds(
     wire.Ack, type=st.sampled_from([wire.PUBACK, wire.PUBREC, wire.PUBREL, wire.PUBCOMP]), packet_id=packet_ids
 )
-subscribes = st.builds(
-    wire.Subscribe,
-    packet_id=packet_ids,
-    filters=st.lists(st.tuples(filters, st.integers(0, 2)), min_size=1, max_size=5).map(tuple),
-)
+
+
+@st.composite
+def subscribes(draw):
+    wanted = draw(st.lists(st.tuples(filters, st.integers(0, 2)), min_size=1, max_size=5))
+    return wire.Subscribe(packet_id=draw(packet_ids), filters=tuple(wanted), options=tuple(qos for _, qos in wanted))
+
+
 unsubscribes = st.builds(
     wire.Unsubscribe, packet_id=packet_ids, filters=st.lists(filters, min_size=1, max_size=5).map(tuple)
 )
 bare = st.builds(wire.Bare, type=st.sampled_from([wire.PINGREQ, wire.DISCONNECT]))
-from_client = st.one_of(connects(), publishes(), acks, subscribes, unsubscribes, bare)
+from_client = st.one_of(connects(), publishes(), acks, subscribes(), unsubscribes, bare)
 from_server = st.one_of(
     publishes(),
     acks,

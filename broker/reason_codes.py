@@ -1,0 +1,64 @@
+"""The reason codes of MQTT 5.0 (table 2.6), and which of them each packet type may carry, and from whom."""
+
+from __future__ import annotations
+
+from typing import Final
+
+SUCCESS: Final = 0x00
+DISCONNECT_WITH_WILL: Final = 0x04
+NO_MATCHING_SUBSCRIBERS: Final = 0x10
+NO_SUBSCRIPTION_EXISTED: Final = 0x11
+CONTINUE_AUTHENTICATION: Final = 0x18
+RE_AUTHENTICATE: Final = 0x19
+UNSPECIFIED: Final = 0x80
+MALFORMED: Final = 0x81
+PROTOCOL_ERROR: Final = 0x82
+IMPLEMENTATION_SPECIFIC: Final = 0x83
+UNSUPPORTED_PROTOCOL_VERSION: Final = 0x84
+CLIENT_ID_INVALID: Final = 0x85
+BAD_CREDENTIALS: Final = 0x86
+NOT_AUTHORIZED: Final = 0x87
+SERVER_UNAVAILABLE: Final = 0x88
+SERVER_BUSY: Final = 0x89
+BANNED: Final = 0x8A
+SERVER_SHUTTING_DOWN: Final = 0x8B
+BAD_AUTHENTICATION_METHOD: Final = 0x8C
+KEEP_ALIVE_TIMEOUT: Final = 0x8D
+SESSION_TAKEN_OVER: Final = 0x8E
+TOPIC_FILTER_INVALID: Final = 0x8F
+TOPIC_NAME_INVALID: Final = 0x90
+PACKET_ID_IN_USE: Final = 0x91
+PACKET_ID_NOT_FOUND: Final = 0x92
+RECEIVE_MAXIMUM_EXCEEDED: Final = 0x93
+TOPIC_ALIAS_INVALID: Final = 0x94
+PACKET_TOO_LARGE: Final = 0x95
+MESSAGE_RATE_TOO_HIGH: Final = 0x96
+QUOTA_EXCEEDED: Final = 0x97
+ADMINISTRATIVE_ACTION: Final = 0x98
+PAYLOAD_FORMAT_INVALID: Final = 0x99
+RETAIN_NOT_SUPPORTED: Final = 0x9A
+QOS_NOT_SUPPORTED: Final = 0x9B
+USE_ANOTHER_SERVER: Final = 0x9C
+SERVER_MOVED: Final = 0x9D
+SHARED_SUBSCRIPTIONS_NOT_SUPPORTED: Final = 0x9E
+CONNECTION_RATE_EXCEEDED: Final = 0x9F
+MAXIMUM_CONNECT_TIME: Final = 0xA0
+SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED: Final = 0xA1
+WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED: Final = 0xA2
+
+# Which codes a packet may carry; another one is a malformed packet there ("one of the …", MQTT-3.x.2-1 of each).
+CONNACK_CODES: Final = frozenset(  # 3.2.2.2, table 3-1
+    {0x00, *range(0x80, 0x8B), 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F}
+)
+PUBACK_CODES: Final = frozenset({0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99})  # 3.4.2.1; PUBREC 3.5.2.1
+PUBREL_CODES: Final = frozenset({0x00, 0x92})  # 3.6.2.1; PUBCOMP 3.7.2.1
+SUBACK_CODES: Final = bytes((0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2))  # 3.9.3
+UNSUBACK_CODES: Final = bytes((0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91))  # 3.11.3
+DISCONNECT_BY_CLIENT: Final = frozenset(  # 3.14.2.1, table 3-10, column "sent by"
+    {0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99}
+)
+DISCONNECT_BY_SERVER: Final = frozenset(
+    {0x00, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, *range(0x93, 0xA3)}
+)
+AUTH_BY_CLIENT: Final = frozenset({CONTINUE_AUTHENTICATION, RE_AUTHENTICATE})  # 3.15.2.1
+AUTH_BY_SERVER: Final = frozenset({SUCCESS, CONTINUE_AUTHENTICATION})
