@@ -55,6 +55,7 @@ class _Subject:
     basis: str
     grant: Grant | None
     refusal: Refusal | None = None
+    deliveries_checked: bool = True
 
 
 async def explain(
@@ -127,7 +128,13 @@ def _answer(subject: _Subject, question: _Question) -> Explanation:
         return Explanation(
             allowed=False, reason=subject.refusal.reason, rule=None, basis=subject.basis, trace=tuple(trace)
         )
-    decision = subject.grant.decide(question.action, question.topic, qos=question.qos, retain=question.retain)
+    decision = subject.grant.decide(
+        question.action,
+        question.topic,
+        qos=question.qos,
+        retain=question.retain,
+        deliveries_checked=subject.deliveries_checked,
+    )
     return Explanation(
         allowed=decision.allowed, reason=decision.reason, rule=decision.rule, basis=subject.basis, trace=tuple(trace)
     )
@@ -247,6 +254,7 @@ def _live(session: Session) -> _Subject:
     return _Subject(
         basis=f"live session `{session.id}` of `{session.principal}` by token `{session.token_id}`",
         grant=session.grant,
+        deliveries_checked=session.deliveries_checked,
     )
 
 

@@ -206,7 +206,8 @@ class Service:
             return self.new_id(), True
         if row is None:
             self._admission.counted.drop(key)  # it was wiped since: one more again
-            async with self.sessions.lock(admitted.principal, "\0"):  # no client id holds NUL: one of these at a time
+            # no client id holds NUL, and no broker's name is empty: one of these at a time
+            async with self.sessions.lock(admitted.principal, "\0", broker=""):
                 refusal = await self._admission.session_limit(*key)
                 if refusal is not None:
                     return refusal

@@ -82,6 +82,7 @@ class Session:
     since_us: int
     expires_at_us: int | None
     persistent: bool
+    deliveries_checked: bool = True  # whether every message towards it is decided on
     secret_expires_at_us: int | None = None
     prefix: str = ""  # of the token, for logs
     ending: Reason | None = None  # why the service ended it; it stays listed nowhere from then on
@@ -106,9 +107,9 @@ class Sessions:
         self._touched_since = touched_since
         self._now_us = now_us
         self._new_id = new_id
-        self._locks: KeyedLocks[tuple[str, str]] = KeyedLocks()
+        self._locks: KeyedLocks[tuple[str, str, str]] = KeyedLocks()
         self._by_id: dict[str, Session] = {}
-        self._holders: dict[tuple[str, str], Session] = {}
+        self._holders: dict[tuple[str, str, str], Session] = {}
         self._by_name: dict[Name, dict[Session, None]] = {}
         self.expiry: Expiry[Session] = Expiry(now_us=now_us, monotonic=monotonic, expired=self._expired)
         self.opened = 0
@@ -120,25 +121,34 @@ class Sessions:
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._by_id.values()))
 
-    def lock(self, principal: str, client_id: str) -> AbstractAsyncContextManager[None]:
-        """Return the FIFO lock under which the session of (principal, client id) is taken over and opened.
+    def lock(self, principal: str, client_id: str, *, broker: str) -> AbstractAsyncContextManager[None]:
+        """Return the FIFO lock under which the session of (principal, client id) at a broker is taken over and opened.
 
-        A waiter that is cancelled gives up its place; a lock that nobody holds or awaits takes no memory.
+        Where two principals contend for one client id of a broker, the lock is taken with an empty principal. A waiter
+        that is cancelled gives up its place; a lock that nobody holds or awaits takes no memory.
         """
-        return self._locks.hold((principal, client_id))
+        return self._locks.hold((broker, principal, client_id))
 
-    def holder(self, principal: str, client_id: str) -> Session | None:
-        """Return the session that is open under this principal and client id."""
-        return self._holders.get((principal, client_id))
+    def holder(self, principal: str, client_id: str, *, broker: str) -> Session | None:
+        """Return the session that is open under this principal and client id at the broker."""
+        return self._holders.get((broker, principal, client_id))
 
-    def open(self, admitted: Admitted, connection: Connection, *, broker: str, peer: str) -> Session | None:
+    def open(
+        self,
+        admitted: Admitted,
+        connection: Connection,
+        *,
+        broker: str,
+        peer: str,
+        deliveries_checked: bool = True,
+    ) -> Session | None:
         """Register the connection and return its session; None when its footing changed since: admit again.
 
         Call it under the lock, after the former holder has ended; a holder that is still there is ended (taken_over).
         """
         if self._touched_since(admitted.position, admitted.footing, admitted.own_changes):
             return None
-        key = (admitted.principal, admitted.client_id)
+        key = (broker, admitted.principal, admitted.client_id)
         former = self._holders.get(key)
         if former is not None:
             self.end(former, Reason.TAKEN_OVER, Will.SEND)
@@ -163,6 +173,7 @@ class Sessions:
             since_us=self._now_us(),
             expires_at_us=admitted.expires_at_us,
             persistent=admitted.persistent,
+            deliveries_checked=deliveries_checked,
         )
         self._by_id[session.id] = session
         self._holders[key] = session
@@ -175,7 +186,7 @@ class Sessions:
         """Forget a session whose connection has ended; called once or more, by the gate or by `end`."""
         if self._by_id.pop(session.id, None) is None:
             return
-        key = (session.principal, session.client_id)
+        key = (session.broker, session.principal, session.client_id)
         if self._holders.get(key) is session:
             del self._holders[key]
         self._unindex(session)

@@ -90,7 +90,7 @@ class Admission:
             if isinstance(admitted, Refusal):
                 connection.refused(admitted, request)
                 return
-            async with gate.service.sessions.lock(admitted.principal, admitted.client_id):
+            async with gate.service.sessions.lock(admitted.principal, admitted.client_id, broker=gate.name):
                 if self._is_stale(admitted):  # before it ends anybody's connection
                     continue
                 if await self._open(connection, request, admitted, waits):
@@ -114,7 +114,7 @@ class Admission:
         if self._is_stale(admitted):
             return False
         # Whatever can still refuse has been asked: a CONNECT that is refused must not end the holder's connection.
-        holder = sessions.holder(admitted.principal, admitted.client_id)
+        holder = sessions.holder(admitted.principal, admitted.client_id, broker=gate.name)
         if holder is not None:
             sessions.end(holder, Reason.TAKEN_OVER, Will.SEND)
         waits.broker = True

@@ -123,7 +123,7 @@ class World:
         for _ in range(3):
             admitted = await self.admitted(text, thing, **fields)
             wire = Wire()
-            async with self.service.sessions.lock(admitted.principal, admitted.client_id):
+            async with self.service.sessions.lock(admitted.principal, admitted.client_id, broker="gate"):
                 upstream = await self.service.upstream_session(admitted)
                 assert not isinstance(upstream, Refusal), upstream
                 session = self.service.sessions.open(admitted, wire, broker="gate", peer="192.0.2.1:5000")

@@ -25,7 +25,7 @@ async def _connect(world: World, texts: list[str], dice: random.Random) -> None:
         return
     for _ in range(dice.randrange(4)):
         await asyncio.sleep(0)
-    async with world.service.sessions.lock(admitted.principal, admitted.client_id):
+    async with world.service.sessions.lock(admitted.principal, admitted.client_id, broker="gate"):
         if not isinstance(await world.service.upstream_session(admitted), Refusal):
             world.service.sessions.open(admitted, Wire(), broker="gate", peer="p")
 

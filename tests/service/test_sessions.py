@@ -181,7 +181,7 @@ async def test_taking_over_ends_the_former_holder(world: World):
     second_session, second = await world.connect(text, client_id="c1")
     assert first.ends == [(Reason.TAKEN_OVER, Will.SEND)]
     assert second.ends == stranger.ends == []
-    assert world.service.sessions.holder(second_session.principal, "c1") is second_session
+    assert world.service.sessions.holder(second_session.principal, "c1", broker="gate") is second_session
 
 
 async def test_a_kick_stays_inside_its_tenant(world: World):
