@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from authsvc.caches import Cache, Facts
 from authsvc.changes import ChangeFeed
 from authsvc.core import things, tokens
-from authsvc.core.credentials import ConnectRequest, Credential, credential_of
+from authsvc.core.credentials import NEVER_EXPIRES, ConnectRequest, Credential, credential_of
 from authsvc.core.facts import Refusal, Secret, TenantState, Thing, ThingState, Token, TokenKind
 from authsvc.core.policy import Action
 from authsvc.core.reasons import Reason
@@ -93,7 +93,8 @@ class Admission:
             return basis
         refusal = things.check_client_id(  # 4, before 3: rules that use the client id need a safe one
             request.client_id,
-            clean_session=request.clean_session,
+            clean_session=request.clean_session
+            or request.session_expiry_s is not None,  # 5.0, 3.1.3.1: always assigned
             uses_client_variable=basis.uses_client,
             max_bytes=self._max_client_id_bytes,
         )
@@ -110,7 +111,7 @@ class Admission:
         if isinstance(binding, Refusal):
             return binding
         refusal = self._will_refusal(request, granted)
-        if refusal is None and not request.clean_session:
+        if refusal is None and request.persistent:
             refusal = await self.session_limit(granted.principal, client_id)
         if refusal is not None:
             return refusal
@@ -136,7 +137,9 @@ class Admission:
             position=position,
             own_changes=own_changes,
             expires_at_us=granted.expires_at_us,
-            persistent=not request.clean_session,
+            persistent=request.persistent,
+            clean_start=request.clean_session,
+            session_expiry_s=None if request.session_expiry_s == NEVER_EXPIRES else request.session_expiry_s,
         )
 
     async def _verified(self, credential: Credential, attempt: Attempt) -> tuple[Token, Secret] | Refusal:

@@ -8,6 +8,7 @@ Service ── Admission ── Granting ── Facts, Sets ── Store
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ from authsvc.core import things
 from authsvc.core.credentials import ConnectRequest
 from authsvc.core.errors import StoreUnavailable
 from authsvc.core.facts import Name, Refusal, Secret, Thing
-from authsvc.core.policy import Decision
+from authsvc.core.policy import Decision, Grant
 from authsvc.core.reasons import Reason
 from authsvc.core.tokens import new_id, redacted
 from authsvc.granting import Granting
@@ -102,6 +103,8 @@ class Service:
     async def start(self) -> None:
         """Take up position in the change feed, before `run` and any admission. Raises StoreUnavailable."""
         await self.feed.start()
+        with contextlib.suppress(StoreUnavailable):  # at the next start then; known things are admitted without writing
+            await self.store.leave_all_sessions()
 
     async def run(self) -> None:
         """Apply changes and end what expires, for ever; owned by the caller's task group."""
@@ -128,13 +131,34 @@ class Service:
     async def upstream_session(self, admitted: Admitted) -> tuple[str, bool] | Refusal:
         """Return the upstream client id and whether to connect it clean; call it under the session's lock.
 
-        For a persistent session the row is kept or made; for a clean one a row that was there is wiped. Refused are
+        For a persistent session the row is kept or made; for one that is neither kept nor resumed a row that was there
+        is wiped. Refused are
         ``session_limit`` and ``store_unavailable``. What needs no write is answered while the store cannot be written.
         """
         try:
             return await self._upstream_session(admitted)
         except StoreUnavailable as error:
             return Refusal(reason=Reason.STORE_UNAVAILABLE, detail=str(error))
+
+    def session_left(self, upstream_id: str, *, expiry_s: int | None) -> None:
+        """Note that nobody is connected to this upstream session any more, and that it ends in so many seconds.
+
+        None is never; nothing happens where there is no row, as for a session that lived with its connection.
+        """
+        expires_at_us = None if expiry_s is None else self.now_us() + expiry_s * 1_000_000
+        self.store.note_session_end(upstream_id, expiry_s=expiry_s, expires_at_us=expires_at_us)
+
+    async def grant_of_ended(self, session: Session, upstream_id: str) -> Grant | Refusal:
+        """Return the grant that an ended, persistent session would have now, or why it would have none.
+
+        What wipes a session (revoke, block, delete, suspend) wiped its row too, in the same transaction: without the
+        row there is nothing left that may speak for it. Raises StoreUnavailable.
+        """
+        row = await self.store.upstream_session(session.principal, session.client_id)
+        if row is None or row.upstream_id != upstream_id:
+            return Refusal(reason=Reason.KICKED, detail="the session was wiped")
+        outcome = await self._regrant(session)
+        return outcome if isinstance(outcome, Refusal) else outcome.grant
 
     def refuse(self, refusal: Refusal, *, request: ConnectRequest | None, peer: str, tenant: str | None = None) -> None:
         """Record a refusal of the gate's own (limits, time, broker) so that an operator can read it."""
@@ -198,9 +222,12 @@ class Service:
         if not admitted.persistent and self._rowless.get(key):
             return self.new_id(), True
         row = await self.store.upstream_session(*key)
-        if not admitted.persistent:
+        if row is not None and row.expires_at_us is not None and row.expires_at_us <= self.now_us():
+            await self._open_row(admitted, upstream_id=row.upstream_id, wipe=True)  # MQTT 5.0, 3.1.2.11.2
+            row = None
+        if not admitted.persistent and (row is None or admitted.clean_start):
             if row is not None:
-                await self._open_row(admitted, upstream_id=row.upstream_id)
+                await self._open_row(admitted, upstream_id=row.upstream_id, wipe=True)
                 self._admission.counted.drop(key)
             self._rowless.put(key, True)
             return self.new_id(), True
@@ -213,14 +240,22 @@ class Service:
                     return refusal
                 self._rowless.drop(key)
                 row = await self._open_row(admitted, upstream_id=self.new_id())
-        elif (row.secret_id, row.token_id) != (admitted.secret_id, admitted.token_id):
+        elif (row.secret_id, row.token_id, row.expiry_s) != (
+            admitted.secret_id,
+            admitted.token_id,
+            admitted.session_expiry_s,
+        ):
             row = await self._open_row(admitted, upstream_id=row.upstream_id)
         if row is None:
             return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="the session was wiped while it was opened")
+        if admitted.session_expiry_s is not None:
+            self.store.note_session_end(row.upstream_id, expiry_s=admitted.session_expiry_s, expires_at_us=None)
         self._admission.counted.put(key, True)
-        return row.upstream_id, False
+        # A session that was there and is not to be resumed keeps its row: the clean start upstream empties it, and a
+        # CONNECT that the broker does not answer leaves it as it was.
+        return row.upstream_id, admitted.clean_start
 
-    async def _open_row(self, admitted: Admitted, *, upstream_id: str) -> UpstreamSession | None:
+    async def _open_row(self, admitted: Admitted, *, upstream_id: str, wipe: bool = False) -> UpstreamSession | None:
         written = await self.store.open_upstream_session(
             admitted.principal,
             admitted.client_id,
@@ -229,8 +264,9 @@ class Service:
             ground=admitted.ground,
             token_id=admitted.token_id,
             secret_id=admitted.secret_id,
-            clean=not admitted.persistent,
+            clean=wipe,
             upstream_id=upstream_id,
+            expiry_s=admitted.session_expiry_s,
         )
         return written.value
 

@@ -58,7 +58,9 @@ class Admitted:
     position: int  # feed position at the first read of the admission
     own_changes: frozenset[int]
     expires_at_us: int | None
-    persistent: bool  # clean session was not set
+    persistent: bool  # the session outlives its connection
+    clean_start: bool  # a session that there was is not resumed: clean session, which 5.0 calls clean start
+    session_expiry_s: int | None = None  # after the end of its connection; None: never
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

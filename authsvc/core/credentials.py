@@ -15,6 +15,7 @@ from authsvc.core.reasons import Reason
 from authsvc.core.topics import is_key, printable
 
 _JWT: Final = re.compile(r"eyJ[0-9A-Za-z_-]*\.[0-9A-Za-z_-]*\.[0-9A-Za-z_-]*")
+NEVER_EXPIRES: Final = 0xFFFF_FFFF  # MQTT 5.0, 3.1.2.11.2: a session expiry that is none
 _AT_CONNECT: Final = frozenset({TokenKind.APP, TokenKind.DEVICE, TokenKind.GROUND})
 
 
@@ -35,8 +36,10 @@ class WillMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ConnectRequest:
-    """The fields of a CONNECT that passed the strict parser; `level` is 3 (MQTT 3.1) or 4 (3.1.1).
+    """The fields of a CONNECT that passed the strict parser; `level` is 3 (MQTT 3.1), 4 (3.1.1) or 5 (5.0).
 
+    `session_expiry_s` is for 5.0, where clean start does not say how long the session is kept (3.1.2.11.2); None is
+    the rule of 3.x, where a session that is not clean never expires.
     It carries the secret: drop it when the admission is over. Its repr hides the password and whatever looks like a
     token in another field.
     """
@@ -48,13 +51,19 @@ class ConnectRequest:
     will: WillMessage | None = None
     keep_alive_s: int = 0
     level: int = 4
+    session_expiry_s: int | None = None
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the session is to outlive its connection."""
+        return not self.clean_session if self.session_expiry_s is None else self.session_expiry_s > 0
 
     def __repr__(self) -> str:
         username = None if self.username is None else tokens.redacted(self.username)
         return (
             f"ConnectRequest(client_id={tokens.redacted(self.client_id)!r}, clean_session={self.clean_session}, "
             f"username={username!r}, password={'none' if self.password is None else 'hidden'}, will={self.will!r}, "
-            f"keep_alive_s={self.keep_alive_s}, level={self.level})"
+            f"keep_alive_s={self.keep_alive_s}, level={self.level}, session_expiry_s={self.session_expiry_s})"
         )
 
 

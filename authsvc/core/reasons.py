@@ -1,4 +1,4 @@
-"""Every reason for a yes, a no or an end, and the CONNACK code that a client sees for it.
+"""Every reason for a yes, a no or an end, and the code that a client sees for it, in each version of MQTT.
 
 One enum serves refusals at CONNECT, decisions on packets and the ends of sessions, so that an operator reads the
 same word in ``explain``, in the refusal list and in the logs. The values are public and stable: only add.
@@ -7,6 +7,7 @@ same word in ``explain``, in the refusal list and in the logs. The values are pu
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
 class Reason(StrEnum):
@@ -89,3 +90,63 @@ def connack_code(reason: Reason) -> int:
     if reason is Reason.CLIENT_ID_INVALID:
         return 2
     return 5
+
+
+# MQTT 5.0, 3.2.2.2: what stands here, else 0x87 (not authorized).
+_CONNACK_5: Final = {
+    Reason.ACCEPTED: 0x00,
+    **dict.fromkeys(_BAD_CREDENTIAL, 0x86),  # bad user name or password
+    Reason.CLIENT_ID_INVALID: 0x85,
+    Reason.PROTOCOL_ERROR: 0x82,
+    Reason.STORE_UNAVAILABLE: 0x88,  # server unavailable
+    Reason.BROKER_UNAVAILABLE: 0x88,
+    Reason.CONNECTION_LIMIT: 0x97,  # quota exceeded
+    Reason.SESSION_LIMIT: 0x97,
+    Reason.LICENSE_EXHAUSTED: 0x97,
+    Reason.QUOTA_EXHAUSTED: 0x97,
+    Reason.RATE_LIMITED: 0x9F,  # connection rate exceeded
+}
+# MQTT 5.0, 3.14.2.1: what stands here, else 0x98 (administrative action). A server has no 0x88 there.
+_DISCONNECT_5: Final = {
+    Reason.DISCONNECTED: 0x00,
+    Reason.CONNECTION_LOST: 0x80,  # the network, or a client that does not read
+    Reason.PROTOCOL_ERROR: 0x82,
+    **dict.fromkeys(
+        (  # of a publish that was denied, where that ends the connection
+            Reason.RULE_DENIES,
+            Reason.NO_RULE_MATCHES,
+            Reason.QOS_TOO_HIGH,
+            Reason.RETAIN_DENIED,
+        ),
+        0x87,
+    ),
+    Reason.STORE_UNAVAILABLE: 0x89,  # server busy
+    Reason.BROKER_UNAVAILABLE: 0x89,
+    Reason.SHUTTING_DOWN: 0x8B,
+    Reason.KEEP_ALIVE_EXPIRED: 0x8D,
+    Reason.TAKEN_OVER: 0x8E,
+    Reason.CONNECTION_LIMIT: 0x97,
+    Reason.SESSION_LIMIT: 0x97,
+    Reason.SUBSCRIPTION_LIMIT: 0x97,
+    Reason.LICENSE_EXHAUSTED: 0x97,
+    Reason.QUOTA_EXHAUSTED: 0x97,
+    Reason.TOKEN_EXPIRED: 0xA0,  # maximum connect time
+    Reason.GRANT_EXPIRED: 0xA0,
+}
+# MQTT 5.0, 3.9.3: what stands here, else 0x87.
+_SUBACK_5: Final = {Reason.SUBSCRIPTION_LIMIT: 0x97}
+
+
+def connack_code5(reason: Reason) -> int:
+    """Return the MQTT 5.0 reason code (3.2.2.2) to answer a CONNECT with; 0 only for ``accepted``."""
+    return _CONNACK_5.get(reason, 0x87)
+
+
+def disconnect_code5(reason: Reason) -> int:
+    """Return the MQTT 5.0 reason code (3.14.2.1) of the DISCONNECT that tells a client why the server ends it."""
+    return _DISCONNECT_5.get(reason, 0x98)
+
+
+def suback_code5(reason: Reason) -> int:
+    """Return the MQTT 5.0 reason code (3.9.3) of a filter that was denied for the reason."""
+    return _SUBACK_5.get(reason, 0x87)

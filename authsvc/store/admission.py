@@ -105,6 +105,7 @@ def open_upstream_session(tx: Transaction, session: UpstreamSession, *, clean: b
         token_id=session.token_id,
         secret_id=session.secret_id,
         since_us=session.since_us,
+        expiry_s=session.expiry_s,
     )
     row = tx.one("upstream_session", principal=session.principal, client_id=session.client_id)
     if row is None or row[7] != session.secret_id:

@@ -23,7 +23,11 @@ class Clearing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSession:
-    """A persistent session of a principal and client id, and the id under which the broker behind the gate knows it."""
+    """A persistent session of a principal and client id, and the id under which the broker behind the gate knows it.
+
+    `expiry_s` is how long it is kept after its connection (MQTT 5.0, 3.1.2.11.2), None for ever; `expires_at_us` is
+    when it ends, None while its client is connected or it never does.
+    """
 
     principal: str
     client_id: str
@@ -34,3 +38,5 @@ class UpstreamSession:
     token_id: str
     secret_id: str
     since_us: int
+    expiry_s: int | None = None
+    expires_at_us: int | None = None

@@ -1,15 +1,20 @@
-"""What the store does by itself every few seconds: writes first and last seen, and forgets old change rows."""
+"""What the store does by itself every few seconds: writes first and last seen and the ends of persistent sessions,
+wipes those that have expired, and forgets old change rows.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 import structlog
 
 from authsvc.core.errors import StoreUnavailable
+from authsvc.store.clearings import UpstreamSession
 from authsvc.store.database import Database, Transaction
+from authsvc.store.endings import wipe_client
 
 log = structlog.get_logger(__name__)
 
@@ -18,20 +23,35 @@ MAX_SEEN: Final = 200_000  # things noted and not yet written; while the file ca
 SEEN_PER_WORK: Final = 500  # a long work would hold up the others of its group
 CHANGES_PER_WORK: Final = 1_000
 KEEP_CHANGES_US: Final = 24 * 3600 * 1_000_000
+# An expired session is not resumed from the instant of its end on; its row goes later, when whoever resumed it just
+# before is noted as its user.
+KEEP_EXPIRED_US: Final = 60 * 1_000_000
+EXPIRED_PER_WORK: Final = 500
 
 
 class Housekeeping:
-    """Buffers what may be lost, and writes it in batches. Nothing here appends change rows."""
+    """Buffers what may be lost, and writes it in batches, without change rows."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._seen: dict[tuple[str, str], int] = {}
         self._readers: dict[str, int] = {}
+        self._ends: dict[str, tuple[int | None, int | None]] = {}  # upstream id -> (expiry_s, expires_at_us)
 
     def note_seen(self, tenant: str, key: str, at_us: int) -> None:
         """Note that the thing connected."""
         if len(self._seen) < MAX_SEEN or (tenant, key) in self._seen:
             self._seen[tenant, key] = at_us
+
+    def note_session_end(self, upstream_id: str, expiry_s: int | None, expires_at_us: int | None) -> None:
+        """Note how long the session is kept, and when it ends (None: in use, or never)."""
+        if len(self._ends) < MAX_SEEN or upstream_id in self._ends:
+            self._ends[upstream_id] = expiry_s, expires_at_us
+
+    def with_noted_end(self, session: UpstreamSession) -> UpstreamSession:
+        """Return the session with the end that was noted for it and may not be written yet."""
+        noted = self._ends.get(session.upstream_id)
+        return session if noted is None else replace(session, expiry_s=noted[0], expires_at_us=noted[1])
 
     def note_reader(self, reader: str, position: int) -> None:
         """Note how far a reader of changes has come."""
@@ -55,6 +75,13 @@ class Housekeeping:
             for name, at_us in batch.items():
                 if self._seen.get(name) == at_us:
                     del self._seen[name]
+        while ends := dict(islice(self._ends.items(), SEEN_PER_WORK)):
+            await self._database.write(lambda tx, ends=ends: _write_ends(tx, ends))  # type: ignore[misc]
+            for upstream_id, end in ends.items():
+                if self._ends.get(upstream_id) == end:
+                    del self._ends[upstream_id]
+        while (await self._database.write(_wipe_expired)).value == EXPIRED_PER_WORK:
+            pass
         readers = dict(self._readers)
         while (await self._database.write(lambda tx: _forget(tx, readers))).value == CHANGES_PER_WORK:
             pass
@@ -63,6 +90,18 @@ class Housekeeping:
 def _write_seen(tx: Transaction, seen: dict[tuple[str, str], int]) -> None:
     for (tenant, key), at_us in seen.items():
         tx.run("touch_seen", tenant=tenant, key=key, at_us=at_us)
+
+
+def _write_ends(tx: Transaction, ends: dict[str, tuple[int | None, int | None]]) -> None:
+    for upstream_id, (expiry_s, expires_at_us) in ends.items():
+        tx.run("note_session_expiry", upstream_id=upstream_id, expiry_s=expiry_s, expires_at_us=expires_at_us)
+
+
+def _wipe_expired(tx: Transaction) -> int:
+    rows = tx.all("expired_sessions", before_us=tx.now_us - KEEP_EXPIRED_US, rows=EXPIRED_PER_WORK)
+    for tenant, principal, client_id in rows:
+        wipe_client(tx, tenant, principal, client_id)
+    return len(rows)
 
 
 def _forget(tx: Transaction, readers: dict[str, int]) -> int:

@@ -258,7 +258,7 @@ def change_of(row: Row) -> Change:
 
 
 def upstream_session_of(row: Row) -> UpstreamSession:
-    principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since = row
+    principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since, expiry, expires = row
     return UpstreamSession(
         principal=principal,
         client_id=client_id,
@@ -269,6 +269,8 @@ def upstream_session_of(row: Row) -> UpstreamSession:
         token_id=token_id,
         secret_id=secret_id,
         since_us=since,
+        expiry_s=expiry,
+        expires_at_us=expires,
     )
 
 

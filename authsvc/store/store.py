@@ -184,11 +184,13 @@ class Store:
     # -- upstream sessions and clearings ----------------------------------------------------------------------------
 
     async def upstream_session(self, principal: str, client_id: str) -> UpstreamSession | None:
+        """Return the persistent session; its end is the one noted last, though that may not be written yet."""
         row = await self._one("upstream_session", principal=principal, client_id=client_id)
-        return upstream_session_of(row) if row else None
+        return self._housekeeping.with_noted_end(upstream_session_of(row)) if row else None
 
     async def persistent_count(self, principal: str) -> int:
-        rows = await self.database.read("persistent_count", principal=principal)
+        """Return how many persistent sessions the principal has that have not expired."""
+        rows = await self.database.read("persistent_count", principal=principal, now_us=self._now_us())
         return int(rows[0][0])
 
     async def open_upstream_session(
@@ -203,6 +205,7 @@ class Store:
         secret_id: str,
         clean: bool,
         upstream_id: str,
+        expiry_s: int | None = None,
     ) -> Written[UpstreamSession | None]:
         """Keep the row, resting it on this secret, or create it with `upstream_id`; clean: wipe it, return None."""
         session = UpstreamSession(
@@ -215,8 +218,21 @@ class Store:
             token_id=token_id,
             secret_id=secret_id,
             since_us=0,
+            expiry_s=expiry_s,
         )
         return await self.database.write(lambda tx: admission.open_upstream_session(tx, session, clean=clean))
+
+    def note_session_end(self, upstream_id: str, *, expiry_s: int | None, expires_at_us: int | None) -> None:
+        """Note when a persistent session ends, None while it is in use; written with others every 5 s. Never raises."""
+        self._housekeeping.note_session_end(upstream_id, expiry_s, expires_at_us)
+
+    async def leave_all_sessions(self) -> Written[None]:
+        """At a start: give every session that can expire its end, counted from now, where none was written."""
+
+        def work(tx: Transaction) -> None:
+            tx.run("leave_all_sessions", now_us=tx.now_us)
+
+        return await self.database.write(work)
 
     async def clearings(self, *, limit: int = 1000) -> Sequence[Clearing]:
         """Return what is to be cleared upstream, oldest first."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from authsvc.core.credentials import ConnectRequest
+from authsvc.core.credentials import NEVER_EXPIRES, ConnectRequest
 from authsvc.core.facts import Effect, Kind, Name, Refusal, Role, Rule, RuleAction
 from authsvc.core.policy import Action, Decision, Grant, compile_grant
 from authsvc.core.reasons import Reason
@@ -112,6 +112,7 @@ class ScriptedService:
         )
         self._fresh = itertools.count(1)
         self.rows: dict[tuple[str, str], str] = {}
+        self.left: dict[str, int | None] = {}  # upstream id -> seconds until the session ends
         self.refused: list[Refusal] = []
         self.denials: list[Denied] = []
         self.admissions = 0
@@ -145,16 +146,27 @@ class ScriptedService:
             position=position,
             own_changes=frozenset(),
             expires_at_us=None,
-            persistent=not request.clean_session,
+            persistent=request.persistent,
+            clean_start=request.clean_session,
+            session_expiry_s=None if request.session_expiry_s == NEVER_EXPIRES else request.session_expiry_s,
         )
 
     async def upstream_session(self, admitted: Admitted) -> tuple[str, bool] | Refusal:
         key = (admitted.principal, admitted.client_id)
         fresh = new_id(secrets.token_bytes)
-        if not admitted.persistent:
+        if not admitted.persistent and (admitted.clean_start or key not in self.rows):
             self.rows.pop(key, None)
             return fresh, True
-        return self.rows.setdefault(key, fresh), False
+        return self.rows.setdefault(key, fresh), admitted.clean_start
+
+    def session_left(self, upstream_id: str, *, expiry_s: int | None) -> None:
+        self.left[upstream_id] = expiry_s
+
+    async def grant_of_ended(self, session: Session, upstream_id: str) -> Grant | Refusal:
+        if self.rows.get((session.principal, session.client_id)) != upstream_id:
+            return Refusal(reason=Reason.KICKED)
+        assert session.thing is not None
+        return grant_of(session.thing, self.rules[session.thing], client_id=session.client_id)
 
     def refuse(self, refusal: Refusal, *, request: ConnectRequest | None, peer: str, tenant: str | None = None) -> None:
         self.refused.append(refusal)

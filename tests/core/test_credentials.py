@@ -142,6 +142,6 @@ def test_the_repr_of_a_request_still_tells_what_is_no_secret():
     """Whoever reads a trace needs the client id and the username."""
     assert repr(ConnectRequest(client_id="c1", clean_session=False)) == (
         "ConnectRequest(client_id='c1', clean_session=False, "
-        "username=None, password=none, will=None, keep_alive_s=0, level=4)"
+        "username=None, password=none, will=None, keep_alive_s=0, level=4, session_expiry_s=None)"
     )
     assert "username='gw-1', password=hidden" in repr(request("gw-1", APP))

@@ -1,25 +1,40 @@
 -- Persistent sessions of the broker behind the gate, and what is still to be cleared there.
 
 -- name: upstream_session(principal, client_id)
-SELECT principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us
+SELECT principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us, expiry_s, expires_at_us
 FROM upstream_sessions
 WHERE principal = :principal AND client_id = :client_id;
 
--- name: persistent_count(principal)
-SELECT count(*) FROM upstream_sessions WHERE principal = :principal;
+-- name: persistent_count(principal, now_us)
+-- What has expired counts no more, though its row may wait to be wiped.
+SELECT count(*) FROM upstream_sessions
+WHERE principal = :principal AND (expires_at_us IS NULL OR expires_at_us > :now_us);
 
--- name: keep_upstream_session(principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us)!
+-- name: keep_upstream_session(principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us, expiry_s)!
 -- Creates the row, or rests the existing one on the secret that opens it now; it keeps its upstream id and its time.
 -- Only while token, secret and tenant stand: who was revoked a moment ago must leave no row behind.
-INSERT INTO upstream_sessions (principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us)
-SELECT :principal, :client_id, :upstream_id, :tenant, :thing, :ground, :token_id, :secret_id, :since_us
+INSERT INTO upstream_sessions (
+    principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us, expiry_s)
+SELECT :principal, :client_id, :upstream_id, :tenant, :thing, :ground, :token_id, :secret_id, :since_us, :expiry_s
 FROM secrets AS s JOIN tokens AS t ON t.id = s.token_id JOIN tenants AS n ON n.key = t.tenant
 WHERE s.id = :secret_id AND t.id = :token_id AND s.revoked_at_us IS NULL AND t.revoked_at_us IS NULL
     AND n.key = :tenant AND n.state = 'active'
     AND (:thing = '' OR EXISTS (
         SELECT 1 FROM things AS h WHERE h.tenant = :tenant AND h.key = :thing AND h.state = 'active'))
 ON CONFLICT (principal, client_id) DO UPDATE SET
-    thing = excluded.thing, ground = excluded.ground, token_id = excluded.token_id, secret_id = excluded.secret_id;
+    thing = excluded.thing, ground = excluded.ground, token_id = excluded.token_id, secret_id = excluded.secret_id,
+    expiry_s = excluded.expiry_s, expires_at_us = NULL;
+
+-- name: note_session_expiry(upstream_id, expiry_s, expires_at_us)!
+UPDATE upstream_sessions SET expiry_s = :expiry_s, expires_at_us = :expires_at_us WHERE upstream_id = :upstream_id;
+
+-- name: leave_all_sessions(now_us)!
+-- At a start nobody is connected: whose end was not written is taken to have ended now.
+UPDATE upstream_sessions SET expires_at_us = :now_us + expiry_s * 1000000
+WHERE expiry_s IS NOT NULL AND expires_at_us IS NULL;
+
+-- name: expired_sessions(before_us, rows)
+SELECT tenant, principal, client_id FROM upstream_sessions WHERE expires_at_us < :before_us LIMIT :rows;
 
 -- name: list_wiped_by_client(now_us, principal, client_id)!
 INSERT INTO clearings (kind, target, since_us)
