@@ -98,11 +98,15 @@ Handler = Callable[["Attached", HookRequest], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """One route. `fields` are all that a request may hold; None where the broker adds some of its own."""
+    """One route. `fields` are all that a request may hold; None where the broker adds some of its own.
+
+    `raw_form` is for a broker that escapes nothing in its forms: such a form must hold each of `fields`, just once.
+    """
 
     handler: Handler
     fields: frozenset[str] | None = None
     methods: frozenset[str] = frozenset({"POST"})
+    raw_form: bool = False
 
 
 def same_rules(held: Grant, new: Grant) -> bool:

@@ -71,7 +71,8 @@ class Hooks:
             return self._wrong_caller(attached, scope)
         try:
             body = await _body(receive)
-            fields = parse(scope["method"], content_types, scope["query_string"], body)
+            raw_form = hook.fields if hook.raw_form else None
+            fields = parse(scope["method"], content_types, scope["query_string"], body, raw_form=raw_form)
             if hook.fields is not None and not hook.fields.issuperset(fields):
                 raise MalformedHook("a field that this broker does not send")  # noqa: TRY301
             return await hook.handler(attached, HookRequest(path=path, fields=fields, headers=headers))
