@@ -49,7 +49,27 @@ class MqttSection(Section):
     broker_config: OptionalPath = None
     """An amqtt configuration file whose listeners are opened; empty for one listener on `bind`."""
     upstream: str = ""
-    """`host:port` or a Unix socket path of a broker to stand in front of; empty for the embedded one."""
+    """`host:port` or a Unix socket path of a broker to stand in front of; empty for the one that `broker` names."""
+    broker: Literal["auto", "amqtt", "mosquitto", "rumqttd"] = "amqtt"
+    """The broker to run; `auto` takes Mosquitto if it is installed, else rumqttd if its extra is, else amqtt."""
+    run_as: str = ""
+    """User that a managed Mosquitto or rumqttd runs as; needed where the service is root, which no broker may be."""
+    upstream_username: str = ""
+    """User name that the gate gives the upstream; empty for none."""
+    upstream_password_file: OptionalPath = None
+    """File whose first line is the password that the gate gives the upstream."""
+    upstream_tls: bool = False
+    """Speak TLS to the upstream, and check its certificate and name."""
+    upstream_tls_ca: OptionalPath = None
+    """Certificates of those who may sign the upstream's; empty for those that the system trusts."""
+    upstream_tls_cert: OptionalPath = None
+    """Certificate that the gate shows the upstream, with its chain."""
+    upstream_tls_key: OptionalPath = None
+    """Key of that certificate; empty if it is in the same file."""
+    upstream_mqtt5: Literal["auto", "yes", "no"] = "auto"
+    """Whether the upstream speaks MQTT 5.0; `auto` asks it whenever the gate has connected."""
+    upstream_proxy_protocol: bool = False
+    """Begin each upstream connection with a PROXY protocol v2 header that carries the client's address."""
     on_denied_publish: Literal["drop", "disconnect"] = "drop"
     """What a denied PUBLISH does: acknowledged and dropped, or the connection ends."""
 

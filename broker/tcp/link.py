@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import cast
 
 from authsvc.core.errors import UpstreamUnavailable
@@ -14,14 +15,46 @@ from broker.listeners import KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_P
 from broker.upstream import HELLO, Hello, LinkOwner
 
 CLOSE_WITHIN_S = 2.0  # the broker's own end of file after ours; then the connection is reset
-_CONNACK_SIZE = 4
+LONGEST_CONNACK = 65_536  # an answer of MQTT 5.0 has properties: a reason in words, user properties
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """What a broker asks of the gate itself: credentials, and a keep-alive of at least that many seconds if not 0.
+
+    The gate sends no PINGREQ of its own on a client's link: a keep-alive is for brokers that refuse 0.
+    """
+
+    username: str | None = None
+    password: bytes | None = field(default=None, repr=False)
+    keep_alive_s: int = 0
+
+
+NOBODY = Login()
+
+
+def _connect(upstream_id: str, hello: Hello, login: Login, *, clean: bool) -> bytes:
+    """Return the CONNECT: no will, nothing of the client's credentials, and no topic alias offered to the broker."""
+    return wire.codec_of(hello.level).encode_connect(
+        client_id=upstream_id,
+        clean_session=clean,
+        keep_alive_s=login.keep_alive_s,
+        username=login.username,
+        password=login.password,
+        session_expiry_s=hello.session_expiry_s,
+        receive_maximum=hello.receive_maximum,
+        maximum_packet_size=hello.maximum_packet_size,
+        request_response_information=hello.request_response_information,
+        request_problem_information=hello.request_problem_information,
+    )
 
 
 class TcpLink(asyncio.Protocol):
-    """A session of the broker behind (`broker.upstream.Link`): no will, no credentials, keep-alive 0."""
+    """A session of the broker behind (`broker.upstream.Link`). `begin` goes out before the CONNECT (PROXY protocol)."""
 
     __slots__ = (
         "_closed",
+        "_codec",
         "_deadline",
         "_early",
         "_ending",
@@ -48,14 +81,17 @@ class TcpLink(asyncio.Protocol):
         *,
         clean: bool,
         gone: Callable[[TcpLink], None],
-        hello: Hello = HELLO,  # noqa: ARG002 - until the codec of MQTT 5.0 is there
+        hello: Hello = HELLO,
+        login: Login = NOBODY,
+        begin: bytes = b"",
     ) -> None:
         self.upstream_id = upstream_id
         self.session_present = False
         self.answer: asyncio.Future[wire.Connack] = asyncio.get_running_loop().create_future()
         self._owner = owner
         self._gone = gone
-        self._hello = wire.encode_connect(client_id=upstream_id, clean_session=clean)
+        self._codec = wire.codec_of(hello.level)
+        self._hello = begin + _connect(upstream_id, hello, login, clean=clean)
         self._transport: asyncio.Transport | None = None
         self._early = b""  # until the owner has the link
         self._open = False
@@ -151,11 +187,14 @@ class TcpLink(asyncio.Protocol):
             self._owner.upstream_received(data)
             return
         self._early += data
-        if self.answer.done() or len(self._early) < _CONNACK_SIZE:
+        if self.answer.done():
             return
-        head, self._early = self._early[:_CONNACK_SIZE], self._early[_CONNACK_SIZE:]
         try:
-            answer = wire.parse_connack(head)
+            end = wire.frame(self._early, 0, LONGEST_CONNACK)
+            if end == wire.NEED_MORE:
+                return
+            head, self._early = self._early[:end], self._early[end:]
+            answer = self._codec.connack(head)
         except wire.MalformedPacket:
             self.answer.set_exception(UpstreamUnavailable("the broker did not answer with a CONNACK"))
             return

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import structlog
 
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
-from broker.upstream import Link, Upstream
+from broker.upstream import Link, LinkOwner
 
 log = structlog.get_logger(__name__)
 
@@ -164,9 +164,20 @@ def _resolve(waiting: asyncio.Future[T], answer: T) -> None:
 class ServiceConnection:
     """Keeps one connection up, and says whether it is."""
 
-    def __init__(self, upstream: Upstream, address: str, *, ping_interval_s: float, answer_within_s: float) -> None:
-        self._upstream = upstream
+    def __init__(
+        self,
+        connect: Callable[[LinkOwner, str], Awaitable[Link]],
+        address: str,
+        *,
+        ping_interval_s: float,
+        answer_within_s: float,
+        connected: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`connect` opens a clean session of that id; `connected` is awaited each time one is open."""
+        self._connect = connect
+        self._connected = connected
         self._address = address
+        self._again = asyncio.Event()
         self._interval_s = ping_interval_s
         self._within_s = answer_within_s
         self._talk: Conversation | None = None
@@ -177,6 +188,15 @@ class ServiceConnection:
     def up(self) -> bool:
         """Whether it is connected and its last ping was answered in time."""
         return self._talk is not None and not self._talk.ended.is_set()
+
+    @property
+    def away(self) -> bool:
+        """Whether it was tried, and the broker does not answer: what is asked of it now would be in vain."""
+        return self._tried.is_set() and not self.up
+
+    def try_again(self) -> None:
+        """Connect now instead of after the back-off: somebody knows that the broker is there."""
+        self._again.set()
 
     @property
     def conversation(self) -> Conversation:
@@ -211,7 +231,8 @@ class ServiceConnection:
         while True:
             talk = Conversation(self._within_s)
             try:
-                talk.link = await self._upstream.connect(talk, self.new_id(), clean=True)
+                talk.link = await self._connect(talk, self.new_id())
+                await self._connected()
             except UpstreamUnavailable as error:
                 log.warning("upstream_unreachable", address=self._address, problem=str(error))
             else:
@@ -222,7 +243,10 @@ class ServiceConnection:
             if self._talk is talk:
                 await self._watch(talk)
                 self._talk = None
-            await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads gates, hides nothing
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s * random.uniform(0.5, 1.0)):  # noqa: S311 - spreads gates, hides nothing
+                    await self._again.wait()
+            self._again.clear()
             wait_s = min(wait_s * 2, BACKOFF_MOST_S)
 
     async def _watch(self, talk: Conversation) -> None:

@@ -1,18 +1,22 @@
-"""Any MQTT 3.1.1 broker behind the gate, on a private listener: `authsvc up --upstream HOST:PORT`."""
+"""Any MQTT broker behind the gate, on a private listener: `authsvc up --upstream HOST:PORT`."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import socket
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+import structlog
 
 from authsvc.core.errors import UpstreamUnavailable
-from broker import wire
+from broker import proxy_protocol, wire
+from broker.tcp.dial import Dial, open_link
 from broker.tcp.link import TcpLink
 from broker.tcp.service import Conversation, ServiceConnection
-from broker.upstream import HELLO, Capabilities, Hello, LinkOwner
+from broker.upstream import HELLO, Capabilities, Hello, Link, LinkOwner
+
+log = structlog.get_logger(__name__)
 
 MOSQUITTO = Capabilities(
     name="tcp",
@@ -24,14 +28,19 @@ MOSQUITTO = Capabilities(
     deduplicates_subscriptions=True,
 )
 CLEAR_ROUNDS = 100  # a broker may send only part of what it retains in one go
-BACKLOG_RETRY_S = 0.01
 QUIET_S = 0.1  # without another retained message: that was all of this round
+# Links that are being opened at once: when a broker is back, thousands of clients come in the same second.
+OPENS_AT_ONCE = 128
 
 
 class TcpUpstream:
-    """A broker reached by `host` and `port`, or by the Unix socket `path`.
+    """A broker reached by `dial` (or, shorter, by `host` and `port`, or by the Unix socket `path`).
 
-    `capabilities` says what that broker does; those of Mosquitto are the default.
+    `capabilities` says what that broker does; those of Mosquitto are the default. `mqtt5` ``auto`` asks the broker
+    whenever the service connection is made, ``yes`` and ``no`` are believed. `dial5` is where it speaks MQTT 5.0, if
+    that is another address.
+
+    While the service connection knows the broker to be away, a session is refused at once.
     """
 
     def __init__(
@@ -40,24 +49,33 @@ class TcpUpstream:
         port: int = 1883,
         *,
         path: Path | None = None,
+        dial: Dial | None = None,
+        dial5: Dial | None = None,
         capabilities: Capabilities = MOSQUITTO,
+        mqtt5: Literal["auto", "yes", "no"] = "auto",
         connect_timeout_s: float = 5.0,
         ping_interval_s: float = 5.0,
+        opens_at_once: int = OPENS_AT_ONCE,
     ) -> None:
-        self.capabilities = capabilities
-        self._host = host
-        self._port = port
-        self._path = path
+        self.capabilities = capabilities if mqtt5 == "auto" else replace(capabilities, mqtt5=mqtt5 == "yes")
+        self._asks = mqtt5 == "auto"
+        self._dial = dial or Dial(host=host, port=port, path=path)
+        self._dial5 = dial5
         self._timeout_s = connect_timeout_s
         self._links: dict[str, TcpLink] = {}
+        self._opening = asyncio.Semaphore(opens_at_once)
         self._service = ServiceConnection(
-            self, self.address, ping_interval_s=ping_interval_s, answer_within_s=connect_timeout_s
+            self._connect_service,
+            self._dial.address,
+            ping_interval_s=ping_interval_s,
+            answer_within_s=connect_timeout_s,
+            connected=self._ask_mqtt5,
         )
 
     @property
     def address(self) -> str:
         """Where the broker is, for messages."""
-        return str(self._path) if self._path is not None else f"{self._host}:{self._port}"
+        return self._dial.address
 
     @property
     def reachable(self) -> bool:
@@ -77,21 +95,38 @@ class TcpUpstream:
         for link in links:
             await link.wait_closed()
 
-    async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello = HELLO) -> TcpLink:
+    async def connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello = HELLO) -> Link:
         """Connect one session. When it raises, the owner is not called."""
+        self._raise_if_away()
         while (old := self._links.get(upstream_id)) is not None:
             old.abort()
             await old.wait_closed()
-        link = TcpLink(owner, upstream_id, clean=clean, gone=self._gone, hello=hello)
+        async with self._opening:
+            self._raise_if_away()  # while it waited for its turn
+            return await self._connect(owner, upstream_id, clean=clean, hello=hello)
+
+    def _raise_if_away(self) -> None:
+        if self._service.away:
+            raise UpstreamUnavailable(f"no broker at `{self.address}`; it is tried again within seconds")
+
+    async def _connect_service(self, owner: LinkOwner, upstream_id: str) -> Link:
+        """Connect the gate's own session: past the queue, and also while the broker is thought to be away."""
+        return await self._connect(owner, upstream_id, clean=True, hello=HELLO)
+
+    async def _connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello) -> TcpLink:
+        dial = self._dial5 if self._dial5 is not None and hello.level == wire.MQTT_5_0 else self._dial
+        header = proxy_protocol.encode(hello.peer) if dial.proxy_protocol else b""
+        before_tls, begin = (header, b"") if dial.tls is not None else (b"", header)
+        link = TcpLink(owner, upstream_id, clean=clean, gone=self._gone, hello=hello, login=dial.login, begin=begin)
         self._links[upstream_id] = link
         connected = False
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._open(link)
+                await open_link(dial, link, before_tls)
                 connected = True
                 code = (await link.answer).code
-        except OSError as error:  # TimeoutError among them
-            raise UpstreamUnavailable(f"no broker at `{self.address}`: {error or 'no answer in time'}") from error
+        except OSError as error:  # TimeoutError and TLS among them
+            raise UpstreamUnavailable(f"no broker at `{dial.address}`: {error or 'no answer in time'}") from error
         finally:
             if not connected:
                 self._gone(link)
@@ -99,27 +134,28 @@ class TcpUpstream:
                 link.abort()
         if code != 0:
             link.abort()
-            raise UpstreamUnavailable(f"the broker at `{self.address}` refused the session with code {code}")
+            raise UpstreamUnavailable(f"the broker at `{dial.address}` refused the session with code {code}")
         link.opened()
         return link
 
-    async def _open(self, link: TcpLink) -> None:
-        loop = asyncio.get_running_loop()
-        if self._path is None:
-            await loop.create_connection(lambda: link, self._host, self._port)
+    async def _ask_mqtt5(self) -> None:
+        """Learn whether the broker speaks MQTT 5.0: one that does not answers 5.0 with a refusal, or by closing."""
+        if not self._asks:
             return
-        # Connected by hand: asyncio takes a connect(2) that failed for a full backlog for one that is under way.
-        connecting = socket.socket(socket.AF_UNIX)
+        talk = Conversation(self._timeout_s)
         try:
-            connecting.setblocking(False)
-            while (code := connecting.connect_ex(str(self._path))) == errno.EAGAIN:  # noqa: ASYNC110  # where TCP waits
-                await asyncio.sleep(BACKLOG_RETRY_S)
-            if code:
-                raise OSError(code, os.strerror(code))  # noqa: TRY301
-            await loop.create_unix_connection(lambda: link, sock=connecting)
-        except BaseException:
-            connecting.close()
-            raise
+            link = await self._connect(talk, ServiceConnection.new_id(), clean=True, hello=Hello(level=wire.MQTT_5_0))
+        except UpstreamUnavailable as error:
+            if isinstance(error.__cause__, OSError):  # no answer is no answer: what was known stays
+                return
+            speaks = False
+        else:
+            speaks = True
+            link.write(wire.DISCONNECT_PACKET)  # 3.14.2.1: without a reason, that of 3.1.1 and 5.0 are one
+            link.close()
+        if speaks != self.capabilities.mqtt5:
+            self.capabilities = replace(self.capabilities, mqtt5=speaks)
+        log.info("upstream_mqtt5", address=self.address, spoken=speaks)
 
     def _gone(self, link: TcpLink) -> None:
         if self._links.get(link.upstream_id) is link:
