@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +72,11 @@ def call(name: str, *arguments: object, timeout_s: float = 60, **environment: st
 
 
 @contextmanager
-def live_service(folder: Path, *arguments: object) -> Iterator[LiveService]:
-    """Yield a service that is ready; it is ended by SIGTERM, and must then end with status 0 unless it was killed."""
+def live_service(folder: Path, *arguments: object, settings: Mapping[str, str] | None = None) -> Iterator[LiveService]:
+    """Yield a service that is ready; it is ended by SIGTERM, and must then end with status 0 unless it was killed.
+
+    `settings` are environment variables.
+    """
     mqtt, http = free_ports(2)
     data, log = folder / "var", folder / "service.log"
     binds = ("--mqtt-bind", f"127.0.0.1:{mqtt}", "--http-bind", f"127.0.0.1:{http}")
@@ -82,7 +85,7 @@ def live_service(folder: Path, *arguments: object) -> Iterator[LiveService]:
             program("authsvc", "up", "--data", data, *binds, *arguments),
             stdout=output,
             stderr=output,
-            env=clean_environment(),
+            env=clean_environment(**(settings or {})),
         )
     service = LiveService(url=f"http://127.0.0.1:{http}", mqtt=f"127.0.0.1:{mqtt}", data=data, log=log, process=process)
     try:
