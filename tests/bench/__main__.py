@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable
 
-from tests.bench import admission, decisions, filters, load, memory, traffic
+from tests.bench import admission, connections, decisions, filters, latency, load, memory, traffic
 from tests.bench.table import HEAD, Row
 
 BENCHMARKS: dict[str, Callable[[int], Iterable[Row]]] = {  # each takes the number of paired rounds
@@ -16,6 +16,11 @@ BENCHMARKS: dict[str, Callable[[int], Iterable[Row]]] = {  # each takes the numb
     "embedded": traffic.embedded,
     "filters": filters.run,
     "tcp": traffic.tcp,
+    "connections": connections.connections,
+    "first": connections.first,
+    "reconnect": connections.reconnect,
+    "latency": latency.added,
+    "bad_logins": latency.bad_logins,
     "memory": memory.run,
     "scale": admission.scale,
 }

@@ -27,9 +27,12 @@ class Login:
     client_id: str
     username: str | None = None
     password: bytes | None = None
+    level: int = wire.MQTT_3_1_1
 
     def packet(self) -> bytes:
-        return wire.encode_connect(client_id=self.client_id, username=self.username, password=self.password)
+        return wire.codec_of(self.level).encode_connect(
+            client_id=self.client_id, clean_session=True, username=self.username, password=self.password
+        )
 
 
 def open_client(address: tuple[str, int], login: Login) -> socket.socket:
@@ -37,17 +40,23 @@ def open_client(address: tuple[str, int], login: Login) -> socket.socket:
     sock = socket.create_connection(address, timeout=10)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.sendall(login.packet())
-    answer = exactly(sock, 4)
-    if answer[:2] != b"\x20\x02" or answer[3] != 0:
+    answer = _packet(sock)
+    if answer[0] != wire.CONNACK or answer[3] != 0:
         raise ConnectionError(f"CONNACK {answer.hex()} for `{login.client_id}`")
     return sock
 
 
-def subscribe(sock: socket.socket, topic_filter: str, qos: int) -> None:
-    sock.sendall(wire.encode_subscribe(1, [(topic_filter, qos)]))
-    answer = exactly(sock, 5)
-    if answer[0] != 0x90 or answer[4] == 0x80:
+def subscribe(sock: socket.socket, topic_filter: str, qos: int, *, level: int = wire.MQTT_3_1_1) -> None:
+    sock.sendall(wire.codec_of(level).encode_subscribe(1, [(topic_filter, qos)]))
+    answer = _packet(sock)
+    if answer[0] != wire.SUBACK or answer[-1] >= wire.SUBACK_REFUSED:
         raise ConnectionError(f"SUBACK {answer.hex()} for `{topic_filter}`")
+
+
+def _packet(sock: socket.socket) -> bytes:
+    """Return one answer of the server's, which is shorter than 128 bytes."""
+    head = exactly(sock, 2)
+    return head + exactly(sock, head[1])
 
 
 def exactly(sock: socket.socket, count: int) -> bytes:
@@ -61,14 +70,21 @@ def exactly(sock: socket.socket, count: int) -> bytes:
 
 
 def pump(
-    publisher: socket.socket, subscriber: socket.socket, topic: str, *, qos: int, total: int, window: int
+    publisher: socket.socket,
+    subscriber: socket.socket,
+    topic: str,
+    *,
+    qos: int,
+    total: int,
+    window: int,
+    level: int = wire.MQTT_3_1_1,
 ) -> float:
     """Send `total` messages through the broker, at most `window` of them under way; return messages per second.
 
     The clock runs from the first byte sent to the last byte received. Raises TimeoutError after 60 s without progress.
     """
-    publish = _Publisher(topic, qos)
-    receive = _Subscriber(topic, qos)
+    publish = _Publisher(topic, qos, level)
+    receive = _Subscriber(topic, qos, level)
     for sock in (publisher, subscriber):
         sock.setblocking(False)
     sent = 0
@@ -111,12 +127,13 @@ def _some(sock: socket.socket) -> bytes:
 class _Publisher:
     """Prepared chunks of PUBLISH packets; packet ids count up and wrap at 60,000."""
 
-    def __init__(self, topic: str, qos: int) -> None:
+    def __init__(self, topic: str, qos: int, level: int) -> None:
         self.qos = qos
         self.acked = 0
         self._tail = 0
         ids = range(60_000 if qos else CHUNK)
-        packets = [wire.encode_publish(topic, PAYLOAD, qos=qos, packet_id=i + 1 if qos else None) for i in ids]
+        encode = wire.codec_of(level).encode_publish
+        packets = [encode(topic, PAYLOAD, qos=qos, packet_id=i + 1 if qos else None) for i in ids]
         self._size = len(packets[0])
         self._all = b"".join(packets)
         self._count = len(packets)
@@ -136,10 +153,11 @@ class _Publisher:
 class _Subscriber:
     """Counts deliveries by length and answers QoS 1 by slicing the packet ids out."""
 
-    def __init__(self, topic: str, qos: int) -> None:
+    def __init__(self, topic: str, qos: int, level: int) -> None:
         self.count = 0
         self._qos = qos
-        self._size = len(wire.encode_publish(topic, PAYLOAD, qos=qos, packet_id=1 if qos else None))
+        encode = wire.codec_of(level).encode_publish
+        self._size = len(encode(topic, PAYLOAD, qos=qos, packet_id=1 if qos else None))
         self._id_at = 2 + 2 + len(topic.encode())
         self._rest = b""
 
@@ -199,7 +217,7 @@ def ceiling(total: int = 200_000) -> float:
     near, far = socket.socketpair()
     near.setblocking(False)
     topic = "default/default/bench-000/state/x"
-    publish, receive = _Publisher(topic, 0), _Subscriber(topic, 0)
+    publish, receive = _Publisher(topic, 0, wire.MQTT_3_1_1), _Subscriber(topic, 0, wire.MQTT_3_1_1)
     started = time.perf_counter()
     while receive.count < total:
         near.send(publish.chunk(0, CHUNK))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,18 +55,72 @@ def _process(command: list[str], port: int, *, env: dict[str, str] | None = None
 
 
 @contextlib.contextmanager
-def mosquitto() -> Iterator[Address]:
-    """Anonymous Mosquitto, nothing persisted, no limit on what is queued for a client."""
+def mosquitto(*settings: str) -> Iterator[Address]:
+    """Mosquitto, nothing persisted, no limit on what is queued for a client; anonymous unless `settings` say more."""
     port = free_port()
     program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "mosquitto.conf"
-        config.write_text(
-            f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nmax_inflight_messages 0\n"
-            "log_type none\nuser root\n"
-        )
+        lines = [
+            f"listener {port} 127.0.0.1",
+            "max_queued_messages 0",
+            "max_inflight_messages 0",
+            "log_type none",
+            "user root",
+            *(settings or ("allow_anonymous true",)),
+        ]
+        config.write_text("\n".join(lines) + "\n")
         with _process([program, "-c", str(config)], port):
             yield ("127.0.0.1", port)
+
+
+@contextlib.contextmanager
+def mosquitto_password_file(passwords: Mapping[str, str]) -> Iterator[Address]:
+    """Mosquitto that checks user names against a password file, and topics against an ACL file of one pattern."""
+    with tempfile.TemporaryDirectory() as folder:
+        users, topics = Path(folder) / "passwords", Path(folder) / "topics"
+        users.write_text("".join(f"{name}:{password}\n" for name, password in passwords.items()))
+        subprocess.run(["mosquitto_passwd", "-U", str(users)], check=True, timeout=120)
+        topics.write_text("pattern readwrite default/default/%u/#\n")
+        with mosquitto("allow_anonymous false", f"password_file {users}", f"acl_file {topics}") as address:
+            yield address
+
+
+@contextlib.contextmanager
+def mosquitto_dynamic_security(passwords: Mapping[str, str]) -> Iterator[Address]:
+    """Mosquitto with its dynamic-security plugin: one client for each user name, all with one role."""
+    plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"))
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "dynamic-security.json"
+        config.write_text(json.dumps(_dynamic_security(passwords)))
+        with mosquitto("allow_anonymous false", f"plugin {plugin}", f"plugin_opt_config_file {config}") as address:
+            yield address
+
+
+def _dynamic_security(passwords: Mapping[str, str]) -> dict[str, Any]:
+    iterations = 101  # what the plugin writes by itself
+    salt = b"\0" * 12
+    acls = [
+        {"acltype": kind, "topic": "default/default/#", "priority": 0, "allow": True}
+        for kind in ("publishClientSend", "publishClientReceive", "subscribePattern")
+    ]
+    clients = [
+        {
+            "username": name,
+            "password": b64encode(hashlib.pbkdf2_hmac("sha512", password.encode(), salt, iterations)).decode(),
+            "salt": b64encode(salt).decode(),
+            "iterations": iterations,
+            "roles": [{"rolename": "bench"}],
+        }
+        for name, password in passwords.items()
+    ]
+    access = {"publishClientSend": False, "publishClientReceive": True, "subscribe": False, "unsubscribe": True}
+    return {
+        "defaultACLAccess": access,
+        "clients": clients,
+        "groups": [],
+        "roles": [{"rolename": "bench", "acls": acls}],
+    }
 
 
 @contextlib.contextmanager

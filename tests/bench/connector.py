@@ -1,0 +1,74 @@
+"""Connections by a compiled generator (`connector.c`): what a server admits, and how long each client waited."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.load import Login
+
+SOURCE = Path(__file__).with_name("connector.c")
+LONGEST_S = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """`seconds` from the first connect(2) to the last CONNACK; the waits are those of single clients, in seconds."""
+
+    count: int
+    retried: int
+    seconds: float
+    p50: float
+    p99: float
+    longest: float
+
+    @property
+    def rate(self) -> float:
+        return self.count / self.seconds
+
+
+def connect(address: tuple[str, int], logins: Sequence[Login], *, at_once: int = 64, stay: bool = False) -> Connected:
+    """Connect each login once, `at_once` at a time, and leave at once or `stay` until all are in.
+
+    Raises RuntimeError when one is refused or nothing moves for a minute.
+    """
+    packets = [login.packet() for login in logins]
+    done = subprocess.run(
+        [_program(), address[0], str(address[1]), str(at_once), str(int(stay))],
+        input=b"".join(len(packet).to_bytes(4, "big") + packet for packet in packets),
+        capture_output=True,
+        timeout=LONGEST_S,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise RuntimeError(f"the generator ended with {done.returncode}: {done.stderr.decode().strip()}")
+    admitted, refused, retried, seconds, p50, p99, longest = done.stdout.split()
+    if int(refused):
+        raise RuntimeError(f"{int(refused)} of {len(logins)} connections were refused")
+    return Connected(
+        count=int(admitted),
+        retried=int(retried),
+        seconds=float(seconds),
+        p50=float(p50) / 1e6,
+        p99=float(p99) / 1e6,
+        longest=float(longest) / 1e6,
+    )
+
+
+@functools.cache
+def _program() -> str:
+    """Compile the generator once a run and return its path. Raises RuntimeError without a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise RuntimeError("no C compiler: apt-get install gcc")
+    folder = tempfile.mkdtemp(prefix="authsvc-bench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = Path(folder) / "connector"
+    subprocess.run([compiler, "-O2", "-o", str(program), str(SOURCE)], check=True, timeout=60)
+    return str(program)
