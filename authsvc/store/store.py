@@ -23,6 +23,7 @@ from authsvc.core.facts import (
 )
 from authsvc.core.things import Plan
 from authsvc.store import admission
+from authsvc.store.attached import AttachedSessions
 from authsvc.store.clearings import Clearing, UpstreamSession
 from authsvc.store.database import Database, Row, StoreState, Transaction, Written
 from authsvc.store.housekeeping import Housekeeping
@@ -74,6 +75,7 @@ class Store:
         self.things = Things(database)
         self.modules = Modules(database)
         self.admin_keys = AdminKeys(database)
+        self.attached_sessions = AttachedSessions(database)
 
     @classmethod
     async def open(cls, path: Path, *, now_us: Callable[[], int], create: bool = True) -> Store:
@@ -124,6 +126,10 @@ class Store:
     async def token(self, tenant: str, id: str) -> Token | None:
         row = await self._one("token", tenant=tenant, id=id)
         return token_of(row) if row else None
+
+    async def secret(self, id: str) -> Secret | None:
+        row = await self._one("secret", id=id)
+        return secret_of(row) if row else None
 
     async def tenant(self, key: str) -> Tenant | None:
         row = await self._one("tenant", key=key)
