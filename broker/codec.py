@@ -24,6 +24,7 @@ from broker.packets import (
     Connect,
     Disconnect,
     MalformedPacket,
+    Packet,
     Publish,
     Suback,
     Subscribe,
@@ -38,7 +39,7 @@ class Codec(Protocol):
     """One protocol level. The readers take one whole packet and raise MalformedPacket, the writers ValueError.
 
     `from_server` says who sent the packet, where 5.0 allows the two sides different things.
-    `scan` is the level's `scan_run`.
+    `scan` is the level's `scan_run`. `from_client` and `from_server` read any packet of that side.
     """
 
     level: int
@@ -52,6 +53,8 @@ class Codec(Protocol):
     def unsubscribe(self, packet: bytes) -> Unsubscribe: ...
     def unsuback(self, packet: bytes) -> Unsuback: ...
     def disconnect(self, packet: bytes, *, from_server: bool = False) -> Disconnect: ...
+    def from_client(self, packet: bytes) -> Packet: ...
+    def from_server(self, packet: bytes) -> Packet: ...
 
     def encode_connect(
         self,
@@ -132,6 +135,12 @@ class Codec3:
             raise MalformedPacket("2.2.1", "a DISCONNECT is a client's packet, and nothing but its type")
         return Disconnect()
 
+    def from_client(self, packet: bytes) -> Packet:
+        return decode.parse_from_client(packet, level=self.level)
+
+    def from_server(self, packet: bytes) -> Packet:
+        return decode.parse_from_server(packet)
+
     def encode_connect(
         self,
         *,
@@ -207,6 +216,8 @@ class Codec5:
     unsubscribe = staticmethod(decode5.parse_unsubscribe)
     unsuback = staticmethod(decode5.parse_unsuback)
     disconnect = staticmethod(decode5.parse_disconnect)
+    from_client = staticmethod(decode5.parse_from_client)
+    from_server = staticmethod(decode5.parse_from_server)
     encode_connect = staticmethod(encode5.encode_connect)
     encode_connack = staticmethod(encode5.encode_connack)
     encode_publish = staticmethod(encode5.encode_publish)

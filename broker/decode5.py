@@ -7,6 +7,8 @@ that the specification gives to it (1.2, "Malformed Packet", "Protocol Error"; 4
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from authsvc.core.credentials import WillMessage
@@ -20,6 +22,8 @@ from broker.packets import (
     DUP,
     MQTT_5_0,
     NAMES,
+    PINGREQ,
+    PINGRESP,
     PUBACK,
     PUBCOMP,
     PUBLISH,
@@ -32,10 +36,12 @@ from broker.packets import (
     UNSUBSCRIBE,
     Ack,
     Auth,
+    Bare,
     Connack,
     Connect,
     Disconnect,
     MalformedPacket,
+    Packet,
     Publish,
     Suback,
     Subscribe,
@@ -344,6 +350,15 @@ def parse_auth(packet: bytes, *, from_server: bool = False) -> Auth:
     )
 
 
+def parse_bare(packet: bytes) -> Bare:
+    """Return a PINGREQ or PINGRESP."""
+    first = packet[0] if packet else 0
+    if first not in (PINGREQ, PINGRESP):
+        raise MalformedPacket("MQTT-2.1.3-1", f"{first:#04x} does not begin a packet without content")
+    _close(*_open(packet, first))
+    return Bare(type=first)
+
+
 def _authentication(section: Section) -> str | None:
     method = section.text(properties.AUTHENTICATION_METHOD)
     if method is None and properties.AUTHENTICATION_DATA in section:
@@ -394,3 +409,45 @@ def _packet_id(packet: bytes, pos: int, end: int) -> tuple[int, int]:
 def _close(pos: int, end: int) -> None:
     if pos != end:
         raise MalformedPacket("2.1.4", f"{end - pos} bytes after the last field")
+
+
+_Parsers = dict[int, Callable[[bytes], Packet]]
+_BY_EITHER: Final[_Parsers] = {PUBACK: parse_ack, PUBREC: parse_ack, PUBREL: parse_ack, PUBCOMP: parse_ack}
+_FROM_CLIENT: Final[_Parsers] = _BY_EITHER | {
+    CONNECT: parse_connect,
+    PUBLISH: parse_publish,
+    SUBSCRIBE: parse_subscribe,
+    UNSUBSCRIBE: parse_unsubscribe,
+    PINGREQ: parse_bare,
+    DISCONNECT: parse_disconnect,
+    AUTH: parse_auth,
+}
+_FROM_SERVER: Final[_Parsers] = _BY_EITHER | {
+    CONNACK: parse_connack,
+    PUBLISH: partial(parse_publish, from_server=True),
+    SUBACK: parse_suback,
+    UNSUBACK: parse_unsuback,
+    PINGRESP: parse_bare,
+    DISCONNECT: partial(parse_disconnect, from_server=True),
+    AUTH: partial(parse_auth, from_server=True),
+}
+
+
+def parse_from_client(packet: bytes) -> Packet:
+    """Return any packet that a client may send (table 2-1)."""
+    return _dispatch(packet, _FROM_CLIENT, "client")
+
+
+def parse_from_server(packet: bytes) -> Packet:
+    """Return any packet that a server may send (table 2-1)."""
+    return _dispatch(packet, _FROM_SERVER, "server")
+
+
+def _dispatch(packet: bytes, parsers: _Parsers, sender: str) -> Packet:
+    kind = packet[0] & TYPE_MASK if packet else 0
+    parser = parsers.get(kind)
+    if parser is None:
+        if kind in NAMES:
+            raise MalformedPacket("2.1.2", f"a {sender} does not send {NAMES[kind]}", PROTOCOL_ERROR)
+        raise MalformedPacket("2.1.2", f"packet type {kind >> 4} is reserved")
+    return parser(packet)

@@ -194,7 +194,7 @@ class Connack:
     server_keep_alive_s: int | None = None
     response_information: str | None = field(default=None, repr=False)
     server_reference: str | None = None
-    authentication_method: str | None = None
+    authentication_method: str | None = field(default=None, repr=False)
     authentication_data: bytes | None = field(default=None, repr=False)
     properties: bytes = field(default=b"", repr=False)
 
@@ -291,7 +291,7 @@ class Auth:
     """AUTH of 5.0 (3.15)."""
 
     reason: int = 0
-    authentication_method: str | None = None
+    authentication_method: str | None = field(default=None, repr=False)
     authentication_data: bytes | None = field(default=None, repr=False)
     properties: bytes = field(default=b"", repr=False)
 

@@ -46,6 +46,7 @@ class Scan(Protocol):
         max_packet: int,
         retain: bool = False,
         max_count: int = -1,
+        from_server: bool = False,
     ) -> Run: ...
 
 
@@ -57,6 +58,7 @@ def scan_run(
     max_packet: int,
     retain: bool = False,
     max_count: int = -1,
+    from_server: bool = False,  # noqa: ARG001 - either side may send the same in 3.1.1
 ) -> Run:
     """Return the longest run of permitted packets from `pos`, which is a packet boundary.
 
@@ -69,6 +71,7 @@ def scan_run(
         retain: whether publishes with the retain flag may be in the run (the upstream keeps retained messages, or
             this is the way down and the flag stays).
         max_count: how many packets at most; negative for no limit.
+        from_server: whether this is the way down; 5.0 has what only a server may send.
     """
     size = len(data)
     plain = tables[0].get
