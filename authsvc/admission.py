@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from authsvc.caches import Cache, Facts
@@ -20,6 +20,8 @@ from authsvc.store import Store
 
 ATTEMPTS = 3  # an admission that others keep overtaking gives up: CONNACK 3
 KNOWN_SESSIONS = 100_000
+
+MayHold = Callable[[str, str], Awaitable[Refusal | None]]  # principal, client id → why it may not have the client id
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,8 +60,13 @@ class Admission:
         self._max_client_id_bytes = max_client_id_bytes
         self.counted: Cache[tuple[str, str], bool] = Cache(KNOWN_SESSIONS)  # persistent sessions that have a row
 
-    async def judge(self, request: ConnectRequest, attempt: Attempt) -> Admitted | Refusal:
-        """Return the admission, registered and bound, or the first reason against it; fill in `attempt`."""
+    async def judge(
+        self, request: ConnectRequest, attempt: Attempt, *, may_hold: MayHold | None = None
+    ) -> Admitted | Refusal:
+        """Return the admission, registered and bound, or the first reason against it; fill in `attempt`.
+
+        `may_hold` is asked where one client id is one session of a broker, before anything is written.
+        """
         credential = credential_of(request)
         if isinstance(credential, Refusal):
             return credential
@@ -69,13 +76,13 @@ class Admission:
                 return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="the change feed cannot be read")
             if not self._store.state.readable:
                 return Refusal(reason=Reason.STORE_UNAVAILABLE, detail=self._store.state.problem)
-            outcome = await self._judge_once(request, credential, attempt)
+            outcome = await self._judge_once(request, credential, attempt, may_hold)
             if outcome is not None:
                 return outcome
         return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="the facts kept changing; the client may try again")
 
     async def _judge_once(
-        self, request: ConnectRequest, credential: Credential, attempt: Attempt
+        self, request: ConnectRequest, credential: Credential, attempt: Attempt, may_hold: MayHold | None
     ) -> Admitted | Refusal | None:
         """Return the outcome, or None when the facts changed before anything was written: judge it anew."""
         position = self._feed.position
@@ -113,6 +120,8 @@ class Admission:
         refusal = self._will_refusal(request, granted)
         if refusal is None and request.persistent:
             refusal = await self.session_limit(granted.principal, client_id)
+        if refusal is None and may_hold is not None:
+            refusal = await may_hold(granted.principal, client_id)
         if refusal is not None:
             return refusal
         if (plan or binding) and self._feed.touched_since(position, granted.footing):

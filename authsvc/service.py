@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
-from authsvc.admission import KNOWN_SESSIONS, Admission, Attempt
+from authsvc.admission import KNOWN_SESSIONS, Admission, Attempt, MayHold
 from authsvc.caches import Cache, Facts
 from authsvc.changes import ChangeFeed
 from authsvc.consequences import Consequences, Regrant
@@ -112,16 +112,19 @@ class Service:
             tasks.create_task(self.feed.run(), name="change feed")
             tasks.create_task(self.sessions.expiry.run(), name="expiry of sessions")
 
-    async def admit(self, request: ConnectRequest, *, peer: str, broker: str) -> Admitted | Refusal:
+    async def admit(
+        self, request: ConnectRequest, *, peer: str, broker: str, may_hold: MayHold | None = None
+    ) -> Admitted | Refusal:
         """Decide a CONNECT (flow steps 1 to 5) and write what it registers or binds; a refusal has changed nothing.
 
         Never raises `StoreUnavailable`: that is a refusal here. What is refused is recorded already, and `refuse`
-        knows it. `broker` names who asks. With the admission go `upstream_session` and `sessions.open`; when that
+        knows it. `broker` names who asks, and `may_hold` says whether that broker has the client id free for a
+        principal (None: the same client id of two principals is two sessions there). With the admission go `upstream_session` and `sessions.open`; when that
         returns None, call this again, three times in all.
         """
         attempt = Attempt()
         try:
-            outcome = await self._admission.judge(request, attempt)
+            outcome = await self._admission.judge(request, attempt, may_hold=may_hold)
         except StoreUnavailable as error:
             outcome = Refusal(reason=Reason.STORE_UNAVAILABLE, detail=str(error))
         if isinstance(outcome, Refusal):
