@@ -119,8 +119,8 @@ class Service:
 
         Never raises `StoreUnavailable`: that is a refusal here. What is refused is recorded already, and `refuse`
         knows it. `broker` names who asks, and `may_hold` says whether that broker has the client id free for a
-        principal (None: the same client id of two principals is two sessions there). With the admission go `upstream_session` and `sessions.open`; when that
-        returns None, call this again, three times in all.
+        principal (None: the same client id of two principals is two sessions there). With the admission go
+        `upstream_session` and `sessions.open`; when that returns None, call this again, three times in all.
         """
         attempt = Attempt()
         try:
