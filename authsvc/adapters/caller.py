@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,9 @@ class Callers:
     def admit(self, headers: Mapping[str, str]) -> bool:
         """Return whether the request shows a secret, as ``Authorization: Bearer`` or ``X-Authsvc-Secret``, not both.
 
+        RabbitMQ and VerneMQ can send no header of one's choice, but Basic authentication from the user and password of
+        a URL: then the secret is the password, whatever the user is called.
+
         `headers` leaves out what was sent twice: two values could be believed by two readers.
         """
         if not self._digests:
@@ -36,9 +40,9 @@ class Callers:
         bearer = headers.get("authorization")
         if bearer is not None:
             scheme, _, value = bearer.partition(" ")
-            if shown is not None or scheme.lower() != "bearer":
+            if shown is not None or scheme.lower() not in ("bearer", "basic"):
                 return False
-            shown = value.strip(" ")
+            shown = value.strip(" ") if scheme.lower() == "bearer" else _password(value.strip(" "))
         if not shown:
             return False
         digest = hashlib.sha256(shown.encode("latin-1", "replace")).digest()
@@ -46,3 +50,11 @@ class Callers:
         for expected in self._digests:  # all of them: the time does not tell which one it was
             right |= hmac.compare_digest(digest, expected)
         return right
+
+
+def _password(basic: str) -> str:
+    """Return the password of Basic credentials (RFC 7617), empty where they are malformed."""
+    try:
+        return binascii.a2b_base64(basic, strict_mode=True).decode("latin-1").partition(":")[2]
+    except ValueError:
+        return ""
