@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
 
 import structlog
 import uvicorn
@@ -29,17 +28,15 @@ from authsvc.first_start import (
     open_store,
     prepare,
 )
-from authsvc.listening import http_socket, mqtt_listeners, parse_bind, shown
+from authsvc.listening import http_socket, mqtt_listeners, shown
 from authsvc.logs import configure_logs
 from authsvc.service import Service
 from authsvc.settings import Settings
+from authsvc.upstreams import make_upstream, said_of_broker
 from authsvc.web.app import Check, create_app
 from authsvc.web.server import make_server
-from broker.embedded import AmqttUpstream
 from broker.gate import Gate
 from broker.limits import Limits
-from broker.tcp import TcpUpstream
-from broker.upstream import Upstream
 
 __all__ = ["StartError", "main", "run"]
 
@@ -127,7 +124,7 @@ async def _serve(
     async with AsyncExitStack() as stack:
         web = stack.enter_context(http_socket(settings))
         if with_broker:
-            lines += await _open_gate(settings, service, upstream or settings.mqtt.upstream, stack, checks)
+            lines += await _open_gate(settings, service, upstream or "", stack, checks)
         server = make_server(create_app(service, now_us=_now_us, readiness=checks), sock=web)
         http = tasks.create_task(_supervised(server.serve, "HTTP API", stop), name="HTTP API")
         stack.push_async_callback(_http_ended, server, http)
@@ -150,7 +147,7 @@ async def _open_gate(
     """Start the upstream and open the gate's listeners; return a line for each. Raises StartError."""
     limits = Limits(**settings.limits.model_dump())
     listeners, amqtt = mqtt_listeners(settings)
-    upstream = make_upstream(upstream_address, amqtt, limits)
+    upstream = make_upstream(settings, amqtt, limits, address=upstream_address)
     if not upstream.capabilities.durable:
         await service.store.forget_upstream()
     await upstream.start()
@@ -160,7 +157,7 @@ async def _open_gate(
         service, upstream, limits, on_denied_publish=settings.mqtt.on_denied_publish, name=settings.service.name
     )
     stack.push_async_callback(_within, gate.close, "gate")
-    lines = []
+    lines = said_of_broker(settings)
     for listener in listeners:
         try:
             host, port = await gate.listen(listener)
@@ -169,18 +166,6 @@ async def _open_gate(
         kind = ("WebSocket" if listener.websocket else "MQTT") + (" with TLS" if listener.tls else "")
         lines.append(f"{kind} listener `{listener.name}` on {shown(host, port)}")
     return lines
-
-
-def make_upstream(address: str, amqtt: dict[str, object], limits: Limits) -> Upstream:
-    """Return the broker to stand in front of: the embedded one, or the one at ``host:port`` or a Unix socket path."""
-    if not address:
-        return AmqttUpstream(
-            amqtt, max_retained=limits.max_retained_messages, max_retained_bytes=limits.max_retained_bytes
-        )
-    if "/" in address:
-        return TcpUpstream(path=Path(address))
-    host, port = parse_bind(address, "upstream")
-    return TcpUpstream(host, port)
 
 
 async def _supervised(work: Callable[[], Awaitable[None]], name: str, stop: asyncio.Event) -> None:

@@ -37,7 +37,7 @@ class Header:
 
 
 def missing(buffer: bytes) -> int:
-    """Return how many more bytes are certain to belong to the header, 0 when it is whole: no byte after it is asked for.
+    """Return how many more bytes certainly belong to the header, 0 when it is whole: no byte after it is asked for.
 
     Raises:
         ProxyProtocolError: as soon as the bytes cannot become a header that is taken.

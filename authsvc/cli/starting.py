@@ -24,7 +24,11 @@ BrokerConfig = Annotated[
 ]
 Upstream = Annotated[
     str | None,
-    typer.Option("--upstream", metavar="HOST:PORT", help="Stand in front of this broker, not the embedded one."),
+    typer.Option("--upstream", metavar="HOST:PORT|unix:PATH", help="Stand in front of this broker; run none."),
+]
+Broker = Annotated[
+    str | None,
+    typer.Option("--broker", metavar="NAME", help="Run amqtt, mosquitto, rumqttd, or what is there: auto."),
 ]
 
 
@@ -50,6 +54,7 @@ def add(app: typer.Typer) -> None:
         config: Config = None,
         broker_config: BrokerConfig = None,
         upstream: Upstream = None,
+        broker: Broker = None,
     ) -> None:
         """Run broker and HTTP API in one process.
 
@@ -64,6 +69,7 @@ def add(app: typer.Typer) -> None:
                 http__bind=http_bind,
                 mqtt__broker_config=broker_config,
                 mqtt__upstream=upstream,
+                mqtt__broker=broker,
             )
             _run(settings, with_broker=True)
 

@@ -33,7 +33,7 @@ LINES_PER_S = 20  # of its output that are logged
 LINE_MOST = 500
 
 
-class BrokerNotStarted(AuthsvcError):
+class BrokerNotStarted(AuthsvcError):  # noqa: N818  # the name says what happened
     """A managed broker cannot run; the message says why and the way out."""
 
 

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _prepared(program: list[str]) -> Callable[[], object]:
-    """Return what runs the program; rumqttd lives in a module, which its later user may not be able to read."""
+    """Return what runs the program. rumqttd is a module, loaded now: its later user may not be able to read it."""
     if program[0] != "rumqttd":
         return lambda: os.execv(program[0], program)  # noqa: S606  # no shell is wanted
     import logging  # noqa: PLC0415  # of this program alone
@@ -49,12 +49,10 @@ def _prepared(program: list[str]) -> Callable[[], object]:
     # Its spans of single packets come out as errors, payload and all.
     logging.getLogger("rumqttd").setLevel(logging.CRITICAL)
 
-    def run() -> None:
-        broker = IotCoreBroker(config_path=program[1])
-        broker.check_ports()
-        broker.run_forever()
-
-    return run
+    # It looks its file up by an absolute path, which its later user may not be able to follow either: read now.
+    broker = IotCoreBroker(config_path=program[1])
+    broker.check_ports()
+    return broker.run_forever
 
 
 def _take(lock: str) -> None:

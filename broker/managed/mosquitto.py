@@ -83,5 +83,12 @@ def managed_mosquitto(folder: Path, *, limits: Limits, run_as: RunAs | None = No
         return True
 
     upstream = ManagedUpstream(path=path)
-    upstream.child = Child("mosquitto", folder=folder, run_as=user, prepare=prepare, is_ready=is_ready)
+    upstream.child = Child(
+        "mosquitto",
+        folder=folder,
+        run_as=user,
+        prepare=prepare,
+        is_ready=is_ready,
+        changed=upstream.came_or_went,
+    )
     return upstream

@@ -16,6 +16,11 @@ class ManagedUpstream(TcpUpstream):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
 
+    def came_or_went(self, is_there: bool) -> None:
+        """The child serves: connect at once instead of after the back-off."""
+        if is_there:
+            self._service.try_again()
+
     async def start(self) -> None:
         """Start the broker, then connect. Raises BrokerNotStarted."""
         await self.child.start()

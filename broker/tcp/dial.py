@@ -1,4 +1,4 @@
-"""How a broker by TCP or Unix socket is reached: its address, TLS, the gate's credentials, a PROXY header before all."""
+"""How a broker by TCP or Unix socket is reached: address, TLS, the gate's credentials, a PROXY header before all."""
 
 from __future__ import annotations
 

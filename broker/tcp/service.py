@@ -167,7 +167,7 @@ class ServiceConnection:
     def __init__(
         self,
         connect: Callable[[LinkOwner, str], Awaitable[Link]],
-        address: str,
+        address: Callable[[], str],
         *,
         ping_interval_s: float,
         answer_within_s: float,
@@ -202,7 +202,7 @@ class ServiceConnection:
     def conversation(self) -> Conversation:
         """The connection. Raises UpstreamUnavailable while it is down."""
         if self._talk is None or self._talk.ended.is_set():
-            raise UpstreamUnavailable(f"no connection to the broker at `{self._address}`")
+            raise UpstreamUnavailable(f"no connection to the broker at `{self._address()}`")
         return self._talk
 
     async def start(self) -> None:
@@ -234,11 +234,11 @@ class ServiceConnection:
                 talk.link = await self._connect(talk, self.new_id())
                 await self._connected()
             except UpstreamUnavailable as error:
-                log.warning("upstream_unreachable", address=self._address, problem=str(error))
+                log.warning("upstream_unreachable", address=self._address(), problem=str(error))
             else:
                 self._talk = talk
                 wait_s = BACKOFF_FIRST_S
-                log.info("upstream_connected", address=self._address)
+                log.info("upstream_connected", address=self._address())
             self._tried.set()
             if self._talk is talk:
                 await self._watch(talk)
@@ -259,6 +259,6 @@ class ServiceConnection:
                 await talk.ping()
             except UpstreamUnavailable:
                 break
-        log.warning("upstream_lost", address=self._address)
+        log.warning("upstream_lost", address=self._address())
         if talk.link is not None:
             talk.link.abort()

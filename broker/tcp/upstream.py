@@ -66,7 +66,7 @@ class TcpUpstream:
         self._opening = asyncio.Semaphore(opens_at_once)
         self._service = ServiceConnection(
             self._connect_service,
-            self._dial.address,
+            lambda: self.address,
             ping_interval_s=ping_interval_s,
             answer_within_s=connect_timeout_s,
             connected=self._ask_mqtt5,
