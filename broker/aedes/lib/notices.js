@@ -1,0 +1,78 @@
+// What the service is told without being asked: who left, what was denied, which of its orders are done.
+
+const MAX_WAITING = 5_000 // of each kind; who left is also told when the sessions are compared
+const PER_REQUEST = 200
+const SOON_MS = 5
+const DENIALS_MS = 500
+const AGAIN_MS = 1_000
+
+export class Notices {
+  /** `send(body)` posts one batch. */
+  constructor (send) {
+    this.send = send
+    this.gone = []
+    this.done = []
+    this.denied = new Map()
+    this.timer = null
+    this.at = Infinity
+    this.sending = false
+    this.closed = false
+  }
+
+  left (live, kept) {
+    if (this.gone.length < MAX_WAITING) this.gone.push({ client_id: live.clientId, session: live.session, kept })
+    this.#flushIn(SOON_MS)
+  }
+
+  answer (call, result) {
+    if (this.done.length < MAX_WAITING) this.done.push({ call, ...result })
+    this.#flushIn(SOON_MS)
+  }
+
+  /** Equal denials are counted, not told one by one. */
+  deny (live, action, topic, decision) {
+    const key = `${live.session} ${action} ${decision.reason} ${topic}`
+    const known = this.denied.get(key)
+    if (known !== undefined) {
+      known.count += 1
+    } else if (this.denied.size < MAX_WAITING) {
+      const { reason, rule } = decision
+      const session = live.session
+      this.denied.set(key, { session, client_id: live.clientId, action, topic: topic.slice(0, 256), reason, rule, count: 1 })
+    }
+    this.#flushIn(DENIALS_MS)
+  }
+
+  close () {
+    this.closed = true
+    clearTimeout(this.timer)
+  }
+
+  #flushIn (delayMs) {
+    const at = Date.now() + delayMs
+    if (this.closed || this.sending || at >= this.at) return
+    clearTimeout(this.timer)
+    this.at = at
+    this.timer = setTimeout(() => this.#flush(), delayMs)
+    this.timer.unref()
+  }
+
+  async #flush () {
+    this.at = Infinity
+    this.sending = true
+    const gone = this.gone.splice(0, PER_REQUEST)
+    const done = this.done.splice(0, PER_REQUEST)
+    const denied = [...this.denied.entries()].slice(0, PER_REQUEST)
+    for (const [key] of denied) this.denied.delete(key)
+    let delay = SOON_MS
+    try {
+      await this.send({ gone, done, denied: denied.map(([, denial]) => denial) })
+    } catch {
+      this.gone.unshift(...gone) // an order is given again by the service; denials are not worth it
+      this.gone.length = Math.min(this.gone.length, MAX_WAITING)
+      delay = AGAIN_MS
+    }
+    this.sending = false
+    if (this.gone.length + this.done.length + this.denied.size > 0) this.#flushIn(delay)
+  }
+}
