@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from authsvc.brokerconfig.findings import Finding
+from authsvc.brokerconfig.installation import version_of
+from authsvc.brokerconfig.linters import emqx, mosquitto, nanomq, rabbitmq, vernemq
+from authsvc.brokerconfig.linters.sources import Source
+from authsvc.core.errors import InvalidInput
+
+MAX_FILE_BYTES: Final = 4 << 20  # no broker's configuration is larger; a device or a log by mistake is
+
+_Linter = Callable[[Sequence[Source], tuple[int, ...]], Iterator[Finding]]
+LINTERS: Final[Mapping[str, _Linter]] = {
+    "emqx": emqx.lint,
+    "vernemq": vernemq.lint,
+    "rabbitmq": rabbitmq.lint,
+    "nanomq": nanomq.lint,
+    "mosquitto-go-auth": mosquitto.lint_goauth,
+    "mosquitto": mosquitto.lint,
+}
 
 
 def lint(kind: str, files: Sequence[Path], *, version: str = "") -> list[Finding]:
-    """Return what is unsafe, doubtful or not understood in `files` of a broker of this kind, in the order of lines.
+    """Return what is unsafe, doubtful or not understood in `files` of a broker of this kind, by file and line.
+
+    Where files say different things of one option, the later file counts. `version` is the broker's; without one the
+    default of an option that is not set is taken to be the worst that any version has.
 
     Raises:
-        OSError: a file cannot be read.
+        InvalidInput: the broker or version is none, or a file cannot be read as text.
     """
-    raise NotImplementedError(kind, files, version)
+    if kind == "aedes":
+        raise InvalidInput("invalid", "Aedes has no configuration file: it is a program, which no reader can vouch for")
+    if kind not in LINTERS:
+        raise InvalidInput("invalid", f"no reader for `{kind[:40]}`; there are {', '.join(LINTERS)}", field="broker")
+    sources = [_source(path) for path in files]
+    order = {source.file: number for number, source in enumerate(sources)}
+    found = set(LINTERS[kind](sources, version_of(version)))
+    return sorted(found, key=lambda finding: (order[finding.file], finding.line, finding))
+
+
+def _source(path: Path) -> Source:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE_BYTES:
+            raise InvalidInput("invalid", f"`{path}` is no configuration file", field="broker-file")
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise InvalidInput("invalid", f"cannot read `{path}`: {error.strerror}", field="broker-file") from None
+    except UnicodeDecodeError:
+        raise InvalidInput("invalid", f"`{path}` is not text in UTF-8", field="broker-file") from None
+    return Source(file=str(path), text=text, mode=stat.S_IMODE(status.st_mode))

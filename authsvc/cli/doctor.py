@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import httpx
 import typer
 
+from authsvc.cli.doctor_broker import examine_broker
 from authsvc.cli.operator import Json, example_of, failures
 from authsvc.cli.output import Output
 from authsvc.cli.problems import CommandFailed
@@ -229,10 +230,28 @@ def add(app: typer.Typer) -> None:
         url: Annotated[
             str | None, typer.Option("--url", envvar="AUTHSVC_URL", help="Where the service should answer.")
         ] = None,
+        broker: Annotated[
+            str,
+            typer.Option("--broker", metavar="KIND", help="Look at a broker's own files instead."),
+        ] = "",
+        broker_file: Annotated[
+            list[Path] | None, typer.Option("--broker-file", metavar="FILE", help="Such a file; the later one counts.")
+        ] = None,
+        broker_version: Annotated[
+            str, typer.Option("--broker-version", help="That broker's version, as 5.8: its defaults differ.")
+        ] = "",
         as_json: Json = False,
     ) -> None:
-        """Check an installation; exit status 1 if something fails."""
+        """Check an installation, or with --broker a broker's configuration; exit status 1 if something fails.
+
+        In a broker's configuration that is whatever is unsafe, or was not understood; what is doubtful is only told.
+        """
+        if bool(broker) != bool(broker_file) or (broker_version and not broker):
+            raise typer.BadParameter("--broker KIND and --broker-file FILE belong together")
         with failures():
+            if broker_file:
+                well = examine_broker(broker, broker_file, version=broker_version, out=Output(as_json=as_json))
+                raise typer.Exit(0 if well else 1)
             checks: list[Check] = []
             try:
                 settings = settings_of(

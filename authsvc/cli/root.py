@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from authsvc.cli import admins, definitions, doctor, places, policytest, starting, things, tokens, watching
+from authsvc.cli import (
+    admins,
+    brokerconfig,
+    definitions,
+    doctor,
+    places,
+    policytest,
+    starting,
+    things,
+    tokens,
+    watching,
+)
 from authsvc.cli.operator import example_of
 
 app = typer.Typer(
@@ -22,7 +33,7 @@ def root() -> None:
     """Authentication and authorisation service that an MQTT broker plugs in."""
 
 
-for chapter in (starting, places, definitions, tokens, things, watching, admins, policytest, doctor):
+for chapter in (starting, places, definitions, tokens, things, watching, admins, policytest, brokerconfig, doctor):
     chapter.add(app)
 
 
