@@ -1,0 +1,324 @@
+"""What rumqttd does, each line that the gate relies on; and what stands between it and the gate."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from authsvc.core.errors import UpstreamUnavailable
+from broker import wire
+from broker.limits import Limits
+from broker.managed.child import RunAs, user_to_run_as
+from broker.managed.rumqttd import RUMQTTD, managed_rumqttd
+from broker.tcp import TcpUpstream
+from broker.upstream import Hello
+from tests.broker.link_owner import Owner, connected, subscribe, unsubscribe
+
+A, B = "A" * 22, "B" * 22
+
+
+def somebody() -> RunAs:
+    """Return whom a managed broker may run as here: tests are often run by root."""
+    return user_to_run_as("nobody" if os.geteuid() == 0 else "")
+
+
+@pytest.fixture
+async def upstream(tmp_path: Path):
+    pytest.importorskip("iotcore")
+    running = managed_rumqttd(tmp_path / "rumqttd", limits=Limits(), run_as=somebody())
+    await running.start()
+    yield running
+    await running.stop()
+
+
+@pytest.fixture
+async def bare(upstream):
+    """The same broker without what stands between."""
+    plain = TcpUpstream(dial=upstream._dial, dial5=upstream._dial5, capabilities=RUMQTTD, mqtt5="no")
+    await plain.start()
+    yield plain
+    await plain.stop()
+
+
+async def answered(link, owner: Owner) -> None:
+    """Return when everything written before has been answered."""
+    before = len(owner.of(wire.PINGRESP))
+    link.write(wire.PINGREQ_PACKET)
+    await owner.until(lambda: len(owner.of(wire.PINGRESP)) > before)
+
+
+# --- the contract: when one of these fails, a release has changed, and a workaround may go ---------------------------
+
+
+async def test_a_stranger_is_not_let_in(upstream):
+    """Only the gate knows user and password; both listeners ask."""
+    for dial in (upstream._dial, upstream._dial5):
+        stranger = TcpUpstream(dial.host, dial.port)
+        with pytest.raises(UpstreamUnavailable):
+            await stranger.connect(Owner(), A, clean=True)
+
+
+async def test_it_listens_on_loopback_with_two_ports_and_nothing_else(upstream):
+    """No console, no HTTP, no metrics."""
+    psutil = pytest.importorskip("psutil")
+    listening = [c.laddr for c in psutil.Process(upstream.child.pid).net_connections() if c.status == "LISTEN"]
+    assert sorted(port for _, port in listening) == sorted((upstream._dial.port, upstream._dial5.port))
+    assert {ip for ip, _ in listening} == {"127.0.0.1"}
+
+
+async def test_contract_an_unknown_pubrel_ends_the_connection(bare):
+    """`answers_pubrel` is false."""
+    link, owner = await connected(bare)
+    link.write(wire.encode_ack(wire.PUBREL, 9))
+    await owner.ended()
+    assert RUMQTTD.answers_pubrel is False
+
+
+async def test_contract_an_acknowledgement_out_of_order_ends_the_connection(bare):
+    """The gate acknowledges at once what it withholds: `rumqttd_link` puts that in order."""
+    link, owner = await connected(bare)
+    await subscribe(link, owner, ("x", 1))
+    for number in range(2):
+        link.write(wire.encode_publish("x", b"m", qos=1, packet_id=number + 1))
+    first, second = await owner.published(2)
+    link.write(wire.encode_ack(wire.PUBACK, second.packet_id))
+    await owner.ended()
+    assert first.packet_id < second.packet_id <= 100
+
+
+async def test_contract_an_unsubscribe_is_answered_for_each_filter_that_was_held(bare):
+    """Once for each, and never for one that was not."""
+    link, owner = await connected(bare)
+    await subscribe(link, owner, ("x", 0), ("y", 0))
+    link.write(wire.encode_unsubscribe(5, ["x", "y", "z"]))
+    await answered(link, owner)
+    assert len(owner.of(wire.UNSUBACK)) == 2
+
+
+async def test_contract_a_dollar_filter_ends_the_connection(bare):
+    """`dollar_topics` is false."""
+    link, owner = await connected(bare)
+    link.write(wire.encode_subscribe(1, [("$SYS/#", 0)]))
+    await owner.ended()
+    assert RUMQTTD.dollar_topics is False
+
+
+async def test_contract_a_repeated_filter_keeps_its_first_qos(bare):
+    """`deduplicates_subscriptions` is false: UNSUBSCRIBE goes before a repeated one."""
+    link, owner = await connected(bare)
+    await subscribe(link, owner, ("x", 0))
+    await subscribe(link, owner, ("x", 1), packet_id=2)
+    link.write(wire.encode_publish("x", b"m", qos=1, packet_id=1))
+    assert [message.qos for message in await owner.published()] == [0]
+    assert RUMQTTD.deduplicates_subscriptions is False
+
+
+async def test_contract_groups_are_told_apart_by_name_only(bare):
+    """`shared_subscriptions` is false: the group `g` of one filter takes the place of `g` of another."""
+    one, first = await connected(bare, A)
+    two, second = await connected(bare, B)
+    await subscribe(one, first, ("$share/g/x", 0))
+    await subscribe(two, second, ("$share/g/y", 0))
+    for _ in range(10):
+        one.write(wire.encode_publish("x", b"m"))
+    await answered(one, first)
+    assert len(first.publishes) < 10, "each message of x has one receiver, and who holds y is none"
+    assert RUMQTTD.shared_subscriptions is False
+
+
+async def test_contract_any_empty_message_clears_a_retained_one(bare):
+    """`retained` is false: a rule on the retain flag would not protect them."""
+    link, owner = await connected(bare)
+    link.write(wire.encode_publish("x", b"kept", retain=True))
+    link.write(wire.encode_publish("x", b""))
+    await subscribe(link, owner, ("x", 0))
+    await answered(link, owner)
+    assert owner.publishes == []
+    assert RUMQTTD.retained is False
+
+
+async def test_contract_a_message_arrives_with_the_qos_of_the_subscription(bare):
+    """Not the lower of the two, as 3.8.4 has it: docs/brokers/rumqttd.md says so."""
+    link, owner = await connected(bare)
+    await subscribe(link, owner, ("x", 1))
+    link.write(wire.encode_publish("x", b"m"))
+    assert [message.qos for message in await owner.published()] == [1]
+
+
+async def test_contract_a_session_and_its_queue_wait_for_the_client(upstream):
+    """Session present is said, and what came meanwhile is delivered."""
+    link, owner = await connected(upstream, clean=False)
+    assert not link.session_present
+    await subscribe(link, owner, ("x", 1))
+    link.write(wire.DISCONNECT_PACKET)
+    link.close()
+    await link.wait_closed()
+    for number in range(20):
+        await upstream.publish("x", b"%d" % number, qos=1, retain=False)
+    link, owner = await connected(upstream, clean=False)
+    assert link.session_present
+    assert [message.payload for message in await owner.published(20)] == [b"%d" % n for n in range(20)]
+
+
+async def test_contract_what_was_not_acknowledged_is_sent_again(upstream):
+    """After a break of the connection."""
+    link, owner = await connected(upstream, clean=False)
+    await subscribe(link, owner, ("x", 1))
+    await upstream.publish("x", b"m", qos=1, retain=False)
+    await owner.published()
+    link.abort()
+    await link.wait_closed()
+    _, owner = await connected(upstream, clean=False)
+    assert (await owner.published())[0].payload == b"m"
+
+
+async def test_contract_a_topic_that_nobody_subscribes_is_no_error(upstream):
+    """A filter `#` is always there, so that a PUBLISH has somewhere to go."""
+    link, owner = await connected(upstream)
+    link.write(wire.encode_publish("nobody/hears", b"m", qos=1, packet_id=1))
+    await owner.until(lambda: bool(owner.of(wire.PUBACK)))
+
+
+# --- what stands between ---------------------------------------------------------------------------------------------
+
+
+async def test_messages_of_every_qos_go_through(upstream):
+    """QoS 2 with both its handshakes."""
+    link, owner = await connected(upstream)
+    await subscribe(link, owner, ("x", 2))
+    link.write(wire.encode_publish("x", b"0"))
+    link.write(wire.encode_publish("x", b"1", qos=1, packet_id=1))
+    link.write(wire.encode_publish("x", b"2", qos=2, packet_id=2))
+    await owner.until(lambda: bool(owner.of(wire.PUBREC)))
+    link.write(wire.encode_ack(wire.PUBREL, 2))
+    await owner.until(lambda: bool(owner.of(wire.PUBCOMP)))
+    messages = await owner.published(3)
+    assert sorted(message.payload for message in messages) == [b"0", b"1", b"2"]
+    for message in messages:
+        link.write(wire.encode_ack(wire.PUBREC, message.packet_id))
+    await owner.until(lambda: len(owner.of(wire.PUBREL)) == 3)
+    for message in reversed(messages):  # in an order that rumqttd would not take
+        link.write(wire.encode_ack(wire.PUBCOMP, message.packet_id))
+    await answered(link, owner)
+    assert owner.closed == []
+
+
+async def test_acknowledgements_wait_for_those_before_them(upstream):
+    """Out of order, twice, and of nothing: the session goes on, and nothing is sent again."""
+    link, owner = await connected(upstream, clean=False)
+    await subscribe(link, owner, ("x", 1))
+    for number in range(150):  # more than rumqttd has under way at once
+        link.write(wire.encode_publish("x", b"%d" % number, qos=1, packet_id=number + 1))
+    taken = 0
+    while taken < 150:
+        messages = (await owner.published(min(150, taken + 50)))[taken:]
+        taken += len(messages)
+        for message in reversed(messages):
+            link.write(wire.encode_ack(wire.PUBACK, message.packet_id) * 2)
+    link.write(wire.encode_ack(wire.PUBACK, 77))
+    await answered(link, owner)
+    assert owner.closed == []
+    assert [message.payload for message in owner.publishes] == [b"%d" % n for n in range(150)]
+    link.abort()
+    await link.wait_closed()
+    link, owner = await connected(upstream, clean=False)
+    await answered(link, owner)
+    assert owner.publishes == []
+
+
+@pytest.mark.parametrize("level", [wire.MQTT_3_1_1, wire.MQTT_5_0])
+async def test_an_unsubscribe_is_answered_once(upstream, level):
+    """Whatever was held, in order with what was sent before; the filters are gone."""
+    owner = Owner()
+    link = await upstream.connect(owner, A, clean=True, hello=Hello(level=level))
+    codec = wire.codec_of(level)
+    link.write(codec.encode_subscribe(1, [("x", 0), ("y", 0)]))
+    link.write(codec.encode_unsubscribe(5, ["x", "y", "z"]))
+    link.write(codec.encode_publish("x", b"m", qos=1, packet_id=3))
+    await answered(link, owner)
+    (unsuback,) = owner.of(wire.UNSUBACK)
+    answer = codec.unsuback(unsuback)
+    assert answer.packet_id == 5
+    assert owner.of(wire.PUBLISH) == []
+    assert owner.closed == []
+
+
+async def test_a_pubrel_after_a_reconnect_is_answered_here(upstream):
+    """rumqttd has forgotten the exchange, and would end every connection that tries to finish it."""
+    link, owner = await connected(upstream, clean=False)
+    link.write(wire.encode_publish("x", b"2", qos=2, packet_id=2))
+    await owner.until(lambda: bool(owner.of(wire.PUBREC)))
+    link.abort()
+    await link.wait_closed()
+    link, owner = await connected(upstream, clean=False)
+    link.write(wire.encode_ack(wire.PUBREL, 2))
+    await owner.until(lambda: bool(owner.of(wire.PUBCOMP)))
+    await answered(link, owner)
+    assert owner.closed == []
+
+
+@pytest.mark.parametrize("level", [wire.MQTT_3_1_1, wire.MQTT_5_0])
+async def test_retained_messages_are_sent_after_the_suback_as_fast_as_they_are_acknowledged(upstream, level):
+    """All of 300 with the lower QoS, 32 at a time; an empty one clears."""
+    for number in range(300):
+        upstream.retain(f"r/{number}", b"%d" % number, qos=1)
+    upstream.retain("r/0", b"", qos=0)
+    owner = Owner()
+    link = await upstream.connect(owner, A, clean=True, hello=Hello(level=level))
+    codec = wire.codec_of(level)
+    link.write(codec.encode_subscribe(1, [("r/#", 2)]))
+    await owner.until(lambda: bool(owner.of(wire.SUBACK)))
+    link.subscribed([("r/#", 2)])
+    seen: list[wire.Publish] = []
+    while len(seen) < 299:
+        await owner.until(lambda: len(owner.of(wire.PUBLISH)) > len(seen))
+        new = [codec.publish(packet, from_server=True) for packet in owner.of(wire.PUBLISH)[len(seen) :]]
+        assert len(new) <= 32
+        seen += new
+        for message in new:
+            link.write(codec.encode_ack(wire.PUBACK, message.packet_id))
+    assert {message.payload for message in seen} == {b"%d" % number for number in range(1, 300)}
+    assert all(message.retain and message.qos == 1 for message in seen)
+    await answered(link, owner)
+    assert owner.closed == []
+
+
+async def test_a_session_that_starts_clean_and_is_to_stay_stays(upstream):
+    """Clean start and expiry of MQTT 5.0 are two things: the old session goes, the new one is there the next time."""
+    stays = Hello(level=wire.MQTT_5_0, session_expiry_s=3600)
+    codec = wire.codec_of(5)
+    link, owner = await connected(upstream, clean=False)
+    await subscribe(link, owner, ("old", 1))
+    link.abort()
+    await link.wait_closed()
+    owner = Owner()
+    link = await upstream.connect(owner, A, clean=True, hello=stays)
+    assert not link.session_present
+    link.write(codec.encode_subscribe(1, [("new", 1)]))
+    await owner.until(lambda: bool(owner.of(wire.SUBACK)))
+    link.abort()
+    await link.wait_closed()
+    await upstream.publish("old", b"old", qos=1, retain=False)
+    await upstream.publish("new", b"new", qos=1, retain=False)
+    owner = Owner()
+    link = await upstream.connect(owner, A, clean=False, hello=stays)
+    assert link.session_present
+    await owner.until(lambda: bool(owner.of(wire.PUBLISH)))
+    assert [codec.publish(p, from_server=True).payload for p in owner.of(wire.PUBLISH)] == [b"new"]
+
+
+async def test_it_is_restarted_on_other_ports_and_used_again(upstream):
+    """Killed: clients are told, and within seconds there is a new one."""
+    link, owner = await connected(upstream)
+    before = upstream.child.pid
+    os.kill(before, 9)
+    assert isinstance(await owner.ended(), UpstreamUnavailable)
+    async with asyncio.timeout(10):
+        while upstream.child.pid in {None, before} or not upstream.reachable:
+            await asyncio.sleep(0.02)
+    link, owner = await connected(upstream)
+    await subscribe(link, owner, ("x", 0))
+    await unsubscribe(link, owner, "x")
