@@ -4,7 +4,8 @@
     while (end := framer.cut(buffer, pos)) is not NEED_MORE: …packet is buffer[pos:end]…; pos = end
     framer.keep(buffer, pos)                the cut tail waits for the next feed
 
-The scanner's run goes between: what it let through is simply skipped by moving `pos`.
+The scanner's run goes between: what it let through is simply skipped by moving `pos`. Clauses are those of 3.1.1, or
+of 5.0 on a connection of that level.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def packet_size(buffer: bytes | bytearray, pos: int, max_packet: int, legal: byt
     if have <= 0:
         return NEED_MORE
     if not legal[buffer[pos]]:
-        raise _illegal_first(buffer[pos])
+        raise _illegal_first(buffer[pos], legal)
     length = 0
     for i in range(_LENGTH_BYTES):
         if have <= i + 1:
@@ -88,7 +89,8 @@ def packet_size(buffer: bytes | bytearray, pos: int, max_packet: int, legal: byt
         length |= (byte & 0x7F) << (7 * i)
         if byte < 0x80:  # the continuation bit
             if i and not byte:
-                raise MalformedPacket("2.2.3", "the remaining length is not in its shortest form (table 2.4)")
+                clause = "MQTT-1.5.5-1" if legal is _LEGAL_FIRST_5 else "2.2.3"
+                raise MalformedPacket(clause, "the remaining length is not in its shortest form")
             size = 2 + i + length
             if size > max_packet:
                 raise PacketTooLarge("4.13", f"a packet of {size} bytes is above the limit of {max_packet}")
@@ -97,18 +99,21 @@ def packet_size(buffer: bytes | bytearray, pos: int, max_packet: int, legal: byt
         least = 3 + i + length + (1 << (7 * (i + 1)))
         if least > max_packet and i + 1 < _LENGTH_BYTES:
             raise PacketTooLarge("4.13", f"a packet of at least {least} bytes is above the limit of {max_packet}")
-    raise MalformedPacket("2.2.3", "the remaining length has more than four bytes")
+    clause = "1.5.5" if legal is _LEGAL_FIRST_5 else "2.2.3"
+    raise MalformedPacket(clause, "the remaining length has more than four bytes")
 
 
-def _illegal_first(first: int) -> MalformedPacket:
+def _illegal_first(first: int, legal: bytes) -> MalformedPacket:
     kind = first & TYPE_MASK
     if kind == PUBLISH:
         if first & 0x06 == 0x06:
             return MalformedPacket("MQTT-3.3.1-4", "a PUBLISH with QoS 3")
         return MalformedPacket("MQTT-3.3.1-2", "a PUBLISH with DUP and QoS 0")
-    if kind in NAMES and kind != AUTH:  # not even 5.0 gives it flags
-        return MalformedPacket("MQTT-2.2.2-2", f"flags {first & 15:#x} are not those of {NAMES[kind]}")
-    return MalformedPacket("2.2.1", f"packet type {first >> 4} is reserved")
+    five = legal is _LEGAL_FIRST_5
+    if kind in NAMES and (five or kind != AUTH):
+        clause = "MQTT-2.1.3-1" if five else "MQTT-2.2.2-2"
+        return MalformedPacket(clause, f"flags {first & 15:#x} are not those of {NAMES[kind]}")
+    return MalformedPacket("2.1.2" if five else "2.2.1", f"packet type {first >> 4} is reserved")
 
 
 def frame(buffer: bytes | bytearray, pos: int, max_packet: int, legal: bytes = _LEGAL_FIRST) -> int:

@@ -39,7 +39,7 @@ from broker.encode import (
     encode_unsubscribe,
     remaining_length,
 )
-from broker.encode5 import connack_section
+from broker.encode5 import connack_section, encode_auth
 from broker.framing import MAX_REMAINING_LENGTH, NEED_MORE, Framer, frame, legal_first_bytes, packet_size
 from broker.packets import (
     AUTH,
@@ -142,6 +142,7 @@ __all__ = [
     "codec_of",
     "connack_section",
     "encode_ack",
+    "encode_auth",
     "encode_connack",
     "encode_connect",
     "encode_publish",
