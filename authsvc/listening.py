@@ -80,12 +80,17 @@ def http_socket(settings: Settings) -> socket.socket:
     """Return the bound socket of the HTTP API, not listening yet. Raises StartError naming the address."""
     host, port = parse_bind(settings.http.bind, "http.bind")
     check_plaintext(host, port, "the HTTP API", settings)
+    return bound_socket(host, port, "HTTP API")
+
+
+def bound_socket(host: str, port: int, what: str) -> socket.socket:
+    """Return a socket that is bound to the address. Raises StartError naming it and `what`."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         bound = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise StartError(f"HTTP API: cannot listen on `{host}:{port}`: {error.strerror}") from error
+        raise StartError(f"{what}: cannot listen on `{host}:{port}`: {error.strerror}") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
@@ -94,7 +99,7 @@ def http_socket(settings: Settings) -> socket.socket:
         bound.listen(HTTP_BACKLOG)  # a port that another process listens on shows itself here
     except OSError as error:
         bound.close()
-        raise StartError(f"HTTP API: cannot listen on `{host}:{port}`: {error.strerror}") from error
+        raise StartError(f"{what}: cannot listen on `{host}:{port}`: {error.strerror}") from error
     return bound
 
 

@@ -19,7 +19,9 @@ import structlog
 import uvicorn
 import uvloop
 
-from authsvc.core.errors import AuthsvcError
+from authsvc.adapters.configuring import attached_configs, check_callers, hooks_address, tls_context
+from authsvc.adapters.routes import Hooks
+from authsvc.core.errors import AuthsvcError, StoreUnavailable
 from authsvc.first_start import (
     ADMIN_TOKEN_VARIABLE,
     StartError,
@@ -28,12 +30,12 @@ from authsvc.first_start import (
     open_store,
     prepare,
 )
-from authsvc.listening import http_socket, mqtt_listeners, shown
+from authsvc.listening import bound_socket, http_socket, mqtt_listeners, shown
 from authsvc.logs import configure_logs
 from authsvc.service import Service
 from authsvc.settings import Settings
 from authsvc.upstreams import make_upstream, said_of_broker
-from authsvc.web.app import Check, create_app
+from authsvc.web.app import Check, create_app, create_hooks_app
 from authsvc.web.server import make_server
 from broker.gate import Gate
 from broker.limits import Limits
@@ -125,11 +127,17 @@ async def _serve(
         web = stack.enter_context(http_socket(settings))
         if with_broker:
             lines += await _open_gate(settings, service, upstream or "", stack, checks)
-        server = make_server(create_app(service, now_us=_now_us, readiness=checks), sock=web)
-        http = tasks.create_task(_supervised(server.serve, "HTTP API", stop), name="HTTP API")
-        stack.push_async_callback(_http_ended, server, http)
-        while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
-            await asyncio.sleep(0.005)
+        hooks = await _attach(settings, service, stack, tasks, stop)
+        servers: list[uvicorn.Server] = []
+        if hooks is not None and (address := hooks_address(settings)) is not None:
+            own = bound_socket(*address, "hooks")
+            stack.callback(own.close)
+            server = make_server(create_hooks_app(hooks), sock=own, tls=(tls := tls_context(settings)))
+            servers.append(await _open_http(server, "hooks", stack, tasks, stop))
+            lines.append(f"hooks on http{'s' if tls else ''}://{shown(*own.getsockname()[:2])}")
+            hooks = None
+        server = make_server(create_app(service, now_us=_now_us, readiness=checks, hooks=hooks), sock=web)
+        servers.append(await _open_http(server, "HTTP API", stack, tasks, stop))
         lines.append(f"HTTP API on http://{shown(*web.getsockname()[:2])}")
         gc.freeze()  # what lives as long as the process is not looked through again
         _say(lines, admin_key)
@@ -138,7 +146,37 @@ async def _serve(
             await stop.wait()
         finally:
             log.info("ending")
-            server.should_exit = True  # it ends beside the gate
+            for server in servers:
+                server.should_exit = True  # they end beside the gate
+
+
+async def _open_http(
+    server: uvicorn.Server, name: str, stack: AsyncExitStack, tasks: asyncio.TaskGroup, stop: asyncio.Event
+) -> uvicorn.Server:
+    """Start an HTTP server and return it when it listens."""
+    task = tasks.create_task(_supervised(server.serve, name, stop), name=name)
+    stack.push_async_callback(_http_ended, server, task)
+    while not server.started:  # noqa: ASYNC110  # uvicorn has no event for it
+        await asyncio.sleep(0.005)
+    return server
+
+
+async def _attach(
+    settings: Settings, service: Service, stack: AsyncExitStack, tasks: asyncio.TaskGroup, stop: asyncio.Event
+) -> Hooks | None:
+    """Return the hooks of the attached brokers, their sessions restored, or None without any. Raises StartError."""
+    configs = attached_configs(settings)
+    check_callers(settings, configs)
+    with suppress(StoreUnavailable):  # at the next start then
+        await service.store.attached_sessions.forget_others([config.name for config in configs])
+    if not configs:
+        return None
+    hooks = Hooks(service, configs)
+    stack.push_async_callback(_within, hooks.close, "hooks")
+    await hooks.start()
+    task = tasks.create_task(_supervised(hooks.run, "hooks", stop), name="hooks")
+    stack.callback(task.cancel)
+    return hooks
 
 
 async def _open_gate(

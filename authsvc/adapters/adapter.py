@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from starlette.responses import Response
 
+from authsvc.adapters.held import still_right
 from authsvc.core.policy import Grant
 
 if TYPE_CHECKING:
@@ -109,18 +110,14 @@ class Hook:
     raw_form: bool = False
 
 
-def same_rules(held: Grant, new: Grant) -> bool:
-    """Return whether both grants say the same, so that a broker that holds the first need not be told."""
-    return held.rules == new.rules and held.sets == new.sets
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
     """What the module of one broker gives, as its ``ADAPTER``.
 
     `deny` makes the broker's own words for a refusal; the frame uses it for a request that is malformed or whose
     handler failed: ``deny(path)``. When a session gets a new grant: "keep" does nothing, since every action is asked
-    anew; "kick" ends the session at the broker, unless `same` says that what it holds is right; "push" calls `push`.
+    anew; "kick" ends the session at the broker, unless `same` says that what was told under the first grant is right
+    under the second; "push" calls `push`.
     """
 
     kind: str
@@ -129,5 +126,5 @@ class Adapter:
     swap: Literal["keep", "kick", "push"]
     deliveries_checked: bool = False
     management: Callable[[AttachedConfig], Management | None] = lambda config: None  # noqa: ARG005
-    same: Callable[[Grant, Grant], bool] = same_rules
+    same: Callable[[Grant, Grant], bool] = still_right
     push: Callable[[Attached, Session], None] | None = None

@@ -1,23 +1,54 @@
-"""One attached broker: the same verbs as the gate's, for every adapter. See `Attached`."""
+"""One attached broker: the same verbs as the gate's, for every adapter.
+
+    connect   admission ─► the client id's lock ─► owed kicks, holder ─► row ─► sessions.open ─► the answer
+    decide    session by client id ─► its grant
+    ended     by the registry (revoke, expiry, kick, …) ─► Kicks ─► Management
+    restore   rows of the store ─► sessions, at start; `sweeps` compares them with what the broker says
+
+The broker owns the sockets: a session is here what it was told. A row says whose a client id is for as long as the
+broker may keep something under it, because a client id is never a way to somebody else's queue.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from authsvc.adapters.adapter import Adapter, AttachedConfig
 from authsvc.adapters.connection import HookConnection
-from authsvc.adapters.management import Management
+from authsvc.adapters.held import digest, same_subscriptions
+from authsvc.adapters.kicks import Kicks
+from authsvc.adapters.management import Management, ManagementUnavailable
+from authsvc.adapters.restoring import admitted_again
+from authsvc.adapters.rows import Rows
 from authsvc.core.credentials import ConnectRequest
+from authsvc.core.errors import StoreUnavailable
 from authsvc.core.facts import Refusal
 from authsvc.core.policy import Action, Decision, Grant
 from authsvc.core.reasons import Reason
-from authsvc.sessions import Session, Will
+from authsvc.core.tokens import redacted
+from authsvc.service import RecordedRefusal
+from authsvc.sessions import Admitted, Session, Will
+from authsvc.store.attached import AttachedSession
 
 if TYPE_CHECKING:
     from authsvc.service import Service
 
-ATTEMPTS = 3
-NO_SESSION = Decision(allowed=False, reason=Reason.NO_RULE_MATCHES)
+log = structlog.get_logger(__name__)
+
+ATTEMPTS: Final = 3
+SETTLED_US: Final = 10_000_000  # an answered CONNECT may take that long to show in the broker's own lists
+FLUSH_S: Final = 2.0
+SWEEP_S: Final = 60.0
+ASK_S: Final = 2.0  # how long a CONNECT waits for the broker's word on whether it keeps a client id
+
+NO_SESSION: Final = Decision(allowed=False, reason=Reason.NO_RULE_MATCHES)
+EXPIRED: Final = Decision(allowed=False, reason=Reason.GRANT_EXPIRED)
+_TAKEN: Final = Refusal(reason=Reason.CLIENT_ID_TAKEN, detail="the client id is another principal's at this broker")
 
 
 class Attached:
@@ -33,32 +64,28 @@ class Attached:
         self.name = config.name
         self.kind = config.kind
         self.deliveries_checked = adapter.deliveries_checked
+        self.rows = Rows(service.store, config.name)
+        self.kicks = None if management is None else Kicks(self.name, management, lock=self._lock, done=self._kicked)
         self._connections: dict[str, HookConnection] = {}
+        self._unknown: set[Session] = set()  # to the broker, at the last sweep
+        self._not_restored: list[AttachedSession] = []
+
+    # --- for adapters ------------------------------------------------------------------------------------------
 
     async def connect(self, request: ConnectRequest, *, peer: str) -> Session | Refusal:
         """Admit a CONNECT that the broker asks about and open its session; a refusal has changed nothing.
 
         A client id belongs to the principal that used it first, for as long as the broker may keep a session of it:
-        another one is refused as ``client_id_taken``. An empty client id is ``client_id_invalid``: these brokers find
-        sessions by it. Never raises. The refusal is recorded already.
+        another one is refused as ``client_id_taken``. The same principal takes over, and the broker ends the older
+        connection by itself. An empty client id is ``client_id_invalid``: these brokers find sessions by it. Never
+        raises. The refusal is recorded already.
         """
-        if not request.client_id:
-            refusal = Refusal(reason=Reason.CLIENT_ID_INVALID, detail="an attached broker must send the client id")
-            self.service.refuse(refusal, request=request, peer=peer)
-            return refusal
-        for _ in range(ATTEMPTS):
-            admitted = await self.service.admit(request, peer=peer, broker=self.name)
-            if isinstance(admitted, Refusal):
-                return admitted
-            connection = HookConnection(self, admitted.client_id, admitted.grant, request.username or "")
-            session = self.service.sessions.open(admitted, connection, broker=self.name, peer=peer)
-            if session is not None:
-                connection.session = session
-                self._connections[admitted.client_id] = connection
-                return session
-        refusal = Refusal(reason=Reason.STORE_UNAVAILABLE, detail="what the credential rests on keeps changing")
-        self.service.refuse(refusal, request=request, peer=peer)
-        return refusal
+        if not request.clean_session:  # what the gate's rows count is no limit here
+            request = replace(request, clean_session=True, session_expiry_s=None)
+        try:
+            return await self._connect(request, peer)
+        except StoreUnavailable as error:
+            return self._refused(Refusal(reason=Reason.STORE_UNAVAILABLE, detail=str(error)), request, peer)
 
     def session(self, client_id: str) -> Session | None:
         """Return the open session of the client id on this broker."""
@@ -67,27 +94,350 @@ class Attached:
 
     def decide(self, client_id: str, action: Action, topic: str, *, qos: int = 0, retain: bool = False) -> Decision:
         """Return the decision of the client's grant; without a session a denial. Denials are recorded."""
-        session = self.session(client_id)
-        if session is None:
+        connection = self._connections.get(client_id)
+        if connection is None or connection.session is None:
+            self._no_session(client_id, action, topic)
             return NO_SESSION
-        decision = session.grant.decide(
-            action, topic, qos=qos, retain=retain, deliveries_checked=self.deliveries_checked
-        )
-        if not decision.allowed:
+        session = connection.session
+        if session.expires_at_us is not None and session.expires_at_us <= self.service.now_us():
+            decision = EXPIRED
+        else:
+            decision = session.grant.decide(
+                action, topic, qos=qos, retain=retain, deliveries_checked=self.deliveries_checked
+            )
+        if not decision.allowed and connection.may_record():
             self.service.denied(session, action.value, topic, decision)
         return decision
 
-    async def gone(self, client_id: str, *, keeps_session: bool) -> None:  # noqa: ARG002
-        """Take from the broker that the client left, and whether something is kept there for it."""
-        connection = self._connections.pop(client_id, None)
-        if connection is not None and connection.session is not None:
-            self.service.sessions.closed(connection.session, Reason.DISCONNECTED)
+    async def gone(self, client_id: str, *, keeps_session: bool) -> None:
+        """Take from the broker that the client left, and whether something is kept there for it.
 
-    def ended(self, connection: HookConnection, reason: Reason, will: Will) -> None:  # noqa: ARG002
-        """Called by the registry through the connection: the service ended the session."""
+        Not believed of a session that was opened a moment ago: it may be about the connection that it took over. If it
+        was true, a sweep finds out.
+        """
+        async with self._lock(client_id):  # a CONNECT that is being answered comes before it, or after it
+            session = self.session(client_id)
+            if session is not None:
+                if self.service.now_us() - session.since_us < SETTLED_US:
+                    return
+                self._closed(session, Reason.DISCONNECTED)
+            if keeps_session:
+                self.rows.left(client_id, now_us=self.service.now_us())
+            elif self.kicks is None or not self.kicks.owes(client_id):
+                self.rows.forget(client_id)
+
+    # --- for the registry, through HookConnection ----------------------------------------------------------------
+
+    def ended(self, connection: HookConnection, reason: Reason, will: Will) -> None:
+        """Have the broker end a connection that the service ended; what is kept for it too, if it must not go on."""
         if self._connections.get(connection.client_id) is connection:
             del self._connections[connection.client_id]
+        if connection.session is not None:
+            log.info(
+                "session_ended",
+                session=connection.session.id,
+                client_id=connection.client_id,
+                broker=self.name,
+                peer=connection.session.peer,
+                reason=reason.value,
+            )
+        if reason in (Reason.TAKEN_OVER, Reason.SHUTTING_DOWN):
+            return  # the broker ends the older connection by itself when the newer one takes its client id
+        if self.kicks is None:
+            self.rows.left(connection.client_id, now_us=self.service.now_us())
+        else:
+            self.kicks.add(connection.client_id, wipe=will is Will.NEVER or reason is Reason.KICKED)
 
     def swapped(self, connection: HookConnection, grant: Grant) -> None:
-        """Called by the registry through the connection: the session has a new grant."""
+        """Have the broker follow a session's new grant, as its adapter does."""
+        session, held = connection.session, connection.held
+        if session is None or self._connections.get(connection.client_id) is not connection:
+            return
+        if self.adapter.swap == "kick" and not self.adapter.same(held, grant):
+            self.service.sessions.end(session, Reason.KICKED, Will.SEND)
+            return
         connection.held = grant
+        if self.adapter.push is not None:
+            self.adapter.push(self, session)
+        row = self.rows.get(connection.client_id)
+        if row is not None and self.adapter.same(held, grant):
+            self.rows.put(replace(row, held=digest(grant), ground=grant.ground))
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Open the sessions of the clients that were connected when the service ended; call it before any hook.
+
+        Whoever may not be connected any more, or was told what is no longer right, is kicked. Raises StoreUnavailable.
+        """
+        await self.rows.load()
+        here = await self._clients()
+        for row in self.rows:
+            if row.gone_us is None or (here is not None and row.client_id in here):
+                try:
+                    await self._restore(row)
+                except StoreUnavailable:
+                    self._not_restored.append(row)
+
+    async def run(self) -> None:
+        """Send kicks, write what the rows owe and sweep, for ever; owned by the caller's task group."""
+        async with asyncio.TaskGroup() as tasks:
+            if self.kicks is not None:
+                tasks.create_task(self.kicks.run(), name=f"kicks of {self.name}")
+                tasks.create_task(self._sweep_forever(), name=f"sweeps of {self.name}")
+            tasks.create_task(self._flush_forever(), name=f"rows of {self.name}")
+
+    async def close(self) -> None:
+        """Write what is owed and close the way to the broker's management; connections there go on."""
+        await self.rows.flush()
+        if self.management is not None:
+            await self.management.close()
+
+    async def sweep(self) -> None:
+        """Compare with the broker's own list: close what it did not know twice in a row, take up what it knows.
+
+        Nobody is kicked by it. Free client ids that nobody has used for longer than they are held.
+        """
+        now_us = self.service.now_us()
+        here = await self._clients()
+        if here is not None:
+            settled = [c.session for c in self._connections.values() if c.session is not None]
+            unknown = {s for s in settled if s.client_id not in here and now_us - s.since_us > SETTLED_US}
+            for session in unknown & self._unknown:
+                if session.ending is None:
+                    self._closed(session, Reason.CONNECTION_LOST)
+                    self.rows.left(session.client_id, now_us=now_us)
+            self._unknown = unknown - self._unknown
+            for row in self.rows:
+                if row.client_id in here and row.client_id not in self._connections:
+                    await self._restore(row)
+        self.rows.forget_gone_before(now_us - int(self.config.hold_s * 1_000_000))
+
+    # --- connect -----------------------------------------------------------------------------------------------------
+
+    async def _connect(self, request: ConnectRequest, peer: str) -> Session | Refusal:
+        client_id = request.client_id
+        if not client_id:
+            refusal = Refusal(reason=Reason.CLIENT_ID_INVALID, detail="an attached broker must send the client id")
+            return self._refused(refusal, request, peer)
+        before: AttachedSession | None = None
+        written = False
+        refused: Refusal | None = None
+        for _ in range(ATTEMPTS):
+            admitted = await self.service.admit(request, peer=peer, broker=self.name, may_hold=self._may_hold)
+            if isinstance(admitted, Refusal):
+                refused = admitted
+                break
+            async with self._lock(client_id):
+                if self._is_stale(admitted):
+                    continue
+                refused = await self._claim(admitted)
+                if refused is not None:
+                    refused = self._refused(refused, request, peer, admitted.tenant)
+                    break
+                if not written:
+                    before = self.rows.get(client_id)
+                row = self._row_of(admitted, request, peer)
+                kept = await self.rows.keep(row)
+                if not kept:
+                    continue
+                written = True
+                # From here to the answer nothing waits: a change comes before `open`, which sees it, or after it.
+                session = self._open(admitted, row)
+                if session is not None:
+                    return session
+        if written:  # a CONNECT that is refused leaves nothing behind
+            async with self._lock(client_id):
+                if client_id not in self._connections:
+                    if before is None:
+                        self.rows.forget(client_id)
+                    else:
+                        self.rows.put(before)
+        if refused is not None:
+            return refused
+        detail = "what the credential rests on keeps changing"
+        return self._refused(Refusal(reason=Reason.STORE_UNAVAILABLE, detail=detail), request, peer)
+
+    def _refused(self, refusal: Refusal, request: ConnectRequest, peer: str, tenant: str = "") -> Refusal:
+        self.service.refuse(refusal, request=request, peer=peer, tenant=tenant)
+        return RecordedRefusal(reason=refusal.reason, detail=refusal.detail)
+
+    async def _may_hold(self, principal: str, client_id: str) -> Refusal | None:
+        """Return why the client id is not free for the principal; asked before anything is written."""
+        row = self.rows.get(client_id)
+        if row is None or row.principal == principal or await self._is_free(row):
+            return None
+        return _TAKEN
+
+    async def _claim(self, admitted: Admitted) -> Refusal | None:
+        """Have the client id free for the admission, under its lock: kicks done, nobody else's, nothing wrong kept."""
+        client_id = admitted.client_id
+        row = self.rows.get(client_id)
+        if self.kicks is not None and self.kicks.owes(client_id) and not await self.kicks.settle(client_id):
+            return Refusal(reason=Reason.BROKER_UNAVAILABLE, detail="the session before this one is not wiped yet")
+        row = self.rows.get(client_id)
+        if row is None:
+            return None
+        if row.principal != admitted.principal:
+            if not await self._is_free(row):
+                return _TAKEN
+            connection = self._connections.get(client_id)
+            if connection is not None and connection.session is not None:
+                self._closed(connection.session, Reason.CONNECTION_LOST)
+            return None
+        if self.management is None or not await self._must_wipe(row, admitted):
+            return None
+        assert self.kicks is not None
+        self.kicks.add(client_id, wipe=True)
+        if await self.kicks.settle(client_id):
+            return None
+        return Refusal(reason=Reason.BROKER_UNAVAILABLE, detail="the broker does not wipe what it keeps from before")
+
+    async def _must_wipe(self, row: AttachedSession, admitted: Admitted) -> bool:
+        """Return whether what the broker may keep for the client id was subscribed under a right that has ended."""
+        if not self.deliveries_checked and not same_subscriptions(row.held, digest(admitted.grant)):
+            return True
+        if row.secret_id == admitted.secret_id:
+            return False
+        secret = await self.service.store.secret(row.secret_id)
+        return secret is None or secret.revoked_at_us is not None
+
+    async def _is_free(self, row: AttachedSession) -> bool:
+        """Return whether the broker has nothing under another principal's client id any more.
+
+        The word of the management counts only when the last CONNECT of the client id has had time to show there.
+        """
+        now_us = self.service.now_us()
+        if row.gone_us is not None and row.gone_us + self.config.hold_s * 1_000_000 < now_us:
+            return True
+        session = self.session(row.client_id)
+        since_us = row.since_us if session is None else session.since_us
+        if self.management is None or now_us - since_us < SETTLED_US:
+            return False
+        with suppress(ManagementUnavailable, TimeoutError):
+            async with asyncio.timeout(ASK_S):
+                return await self.management.has_session(row.client_id) is False
+        return False
+
+    def _open(self, admitted: Admitted, row: AttachedSession) -> Session | None:
+        connection = HookConnection(self, admitted.client_id, admitted.grant, row.username)
+        session = self.service.sessions.open(
+            admitted, connection, broker=self.name, peer=row.peer, deliveries_checked=self.deliveries_checked
+        )
+        if session is not None:
+            connection.session = session
+            self._connections[admitted.client_id] = connection
+        return session
+
+    def _row_of(self, admitted: Admitted, request: ConnectRequest, peer: str) -> AttachedSession:
+        return AttachedSession(
+            broker=self.name,
+            client_id=admitted.client_id,
+            principal=admitted.principal,
+            tenant=admitted.tenant,
+            thing=admitted.thing or "",
+            ground=admitted.ground,
+            token_id=admitted.token_id,
+            secret_id=admitted.secret_id,
+            username=request.username or "",
+            peer=peer,
+            held=digest(admitted.grant),
+            since_us=self.service.now_us(),
+        )
+
+    def _is_stale(self, admitted: Admitted) -> bool:
+        return self.service.feed.touched_since(admitted.position, admitted.footing, admitted.own_changes)
+
+    def _lock(self, client_id: str) -> AbstractAsyncContextManager[None]:
+        return self.service.sessions.lock("", client_id, broker=self.name)
+
+    # --- ends --------------------------------------------------------------------------------------------------------
+
+    def _closed(self, session: Session, reason: Reason) -> None:
+        """Forget a session whose connection is no more at the broker."""
+        connection = self._connections.get(session.client_id)
+        if connection is not None and connection.session is session:
+            del self._connections[session.client_id]
+        self.service.sessions.closed(session, reason)
+
+    def _kicked(self, client_id: str, wiped: bool) -> None:
+        """Take from the kicks that the broker has ended the connection, and wiped what it kept or not."""
+        if client_id in self._connections:
+            return
+        if wiped:
+            self.rows.forget(client_id)
+        else:
+            self.rows.left(client_id, now_us=self.service.now_us())
+
+    def _no_session(self, client_id: str, action: Action, topic: str) -> None:
+        row = self.rows.get(client_id)
+        record = self.service.refusals.add(
+            tenant=None if row is None else row.tenant,
+            reason=NO_SESSION.reason,
+            client_id=redacted(client_id),
+            thing="" if row is None else row.thing,
+            action=action.value,
+            topic=redacted(topic),
+            detail=f"broker `{self.name}` has admitted no such client id",
+        )
+        if record.count == 1:
+            log.warning("hook_without_session", broker=self.name, client_id=record.client_id)
+
+    # --- restore, sweep ----------------------------------------------------------------------------------------------
+
+    async def _restore(self, row: AttachedSession) -> None:
+        """Open the row's session, or kick it; nothing happens if the client id has a session or a kick by now."""
+        for _ in range(ATTEMPTS):
+            admitted = await admitted_again(self.service, row)
+            async with self._lock(row.client_id):
+                if row.client_id in self._connections or self.rows.get(row.client_id) is not row:
+                    return
+                if self.kicks is not None and self.kicks.owes(row.client_id):
+                    return
+                if isinstance(admitted, Refusal):
+                    log.info("session_not_restored", broker=self.name, client_id=row.client_id, reason=admitted.reason)
+                    self._kick(row, wipe=admitted.reason is not Reason.TOKEN_EXPIRED)
+                    return
+                if self.adapter.swap == "kick" and row.held != digest(admitted.grant):
+                    self._kick(row, wipe=True)
+                    return
+                session = self._open(admitted, row)
+                if session is not None:
+                    session.since_us = row.since_us
+                    if row.gone_us is not None:
+                        self.rows.put(replace(row, gone_us=None))
+                    return
+
+    def _kick(self, row: AttachedSession, *, wipe: bool) -> None:
+        if self.kicks is not None:
+            self.kicks.add(row.client_id, wipe=wipe)
+        else:
+            self.rows.left(row.client_id, now_us=self.service.now_us())
+
+    async def _clients(self) -> frozenset[str] | None:
+        if self.management is None:
+            return None
+        try:
+            return await self.management.clients()
+        except ManagementUnavailable as error:
+            log.warning("sweep_failed", broker=self.name, problem=str(error))
+            return None
+
+    async def _flush_forever(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self.rows.flush()
+            waiting, self._not_restored = self._not_restored, []
+            for row in waiting:
+                try:
+                    await self._restore(row)
+                except StoreUnavailable:
+                    self._not_restored.append(row)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self.sweep()
+            except StoreUnavailable:
+                log.warning("sweep_failed", broker=self.name, problem="the store cannot be read")

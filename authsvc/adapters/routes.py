@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,7 @@ MODULES: Final = {
     "aedes": "authsvc.adapters.aedes",
 }
 PREFIX: Final = "/hooks/"
+BODY_S: Final = 5.0  # brokers give up on a whole request after about that
 
 
 def adapter_of(kind: str) -> Adapter:
@@ -55,6 +57,23 @@ class Hooks:
             for path, hook in adapter.routes.items():
                 self._routes[f"{PREFIX}{config.name}/{path}"] = (attached, callers, path, hook)
 
+    async def start(self) -> None:
+        """Restore the sessions of every broker, before any hook is answered. Raises StoreUnavailable."""
+        for attached in self.attached.values():
+            await attached.restore()
+            if attached.management is None:
+                log.warning("broker_cannot_be_told", broker=attached.name)
+
+    async def run(self) -> None:
+        """Send kicks, sweep and write what is owed, for ever; owned by the caller's task group."""
+        async with asyncio.TaskGroup() as tasks:
+            for attached in self.attached.values():
+                tasks.create_task(attached.run(), name=f"attached broker {attached.name}")
+
+    async def close(self) -> None:
+        """Write what is owed. The brokers' connections go on; their hooks are refused until the next start."""
+        await asyncio.gather(*(attached.close() for attached in self.attached.values()))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._answer(scope, receive)
         await response(scope, receive, send)
@@ -70,7 +89,8 @@ class Hooks:
         if not callers.admit(headers):
             return self._wrong_caller(attached, scope)
         try:
-            body = await _body(receive)
+            async with asyncio.timeout(BODY_S):
+                body = await _body(receive)
             raw_form = hook.fields if hook.raw_form else None
             fields = parse(scope["method"], content_types, scope["query_string"], body, raw_form=raw_form)
             if hook.fields is not None and not hook.fields.issuperset(fields):

@@ -61,7 +61,9 @@ class AttachedSessions:
             for client_id, row in rows.items():
                 if row is None:
                     tx.run("forget_attached_session", broker=broker, client_id=client_id)
-                elif not _keep(tx, row, row.principal) and row.gone_us is not None:
+                    continue
+                tx.run("free_attached_session", broker=broker, client_id=client_id, principal=row.principal)
+                if not _keep(tx, row, "") and row.gone_us is not None:
                     tx.run("leave_attached_session", broker=broker, client_id=client_id, gone_us=row.gone_us)
 
         return await self._database.write(work)

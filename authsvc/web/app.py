@@ -15,7 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 
 from authsvc.core.errors import AuthsvcError
 from authsvc.web.admin import ROUTERS
@@ -29,7 +30,7 @@ from authsvc.web.routes import Context
 if TYPE_CHECKING:
     from authsvc.service import Service
 
-__all__ = ["MAX_BODY_BYTES", "Check", "create_app"]
+__all__ = ["MAX_BODY_BYTES", "Check", "create_app", "create_hooks_app"]
 
 MAX_BODY_BYTES = 256 * 1024  # the largest honest body is a definition of some hundred rules, about 50 KiB
 
@@ -41,11 +42,13 @@ def create_app(
     random: Callable[[int], bytes] = secrets.token_bytes,
     readiness: Mapping[str, Check] = MappingProxyType({}),
     max_body_bytes: int = MAX_BODY_BYTES,
+    hooks: ASGIApp | None = None,
 ) -> Starlette:
     """Return the application; nothing is opened or started by it.
 
     `readiness` maps a name ("upstream", "listeners") to a check that returns what is wrong, or None; the store and the
-    change feed are checked without being named. Raises nothing.
+    change feed are checked without being named. `hooks` answers below ``/hooks``, by the callers' own secrets. Raises
+    nothing.
     """
     api = FastAPI(
         redirect_slashes=False,
@@ -74,16 +77,22 @@ def create_app(
             described.append(JSONResponse(await asyncio.to_thread(document, api)))
         return described[0]
 
-    app = Starlette(
-        routes=[
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/openapi.json", openapi),
-            Mount("/v1", app=Authenticated(api, store=service.store)),
-        ],
-        middleware=[Middleware(Guard), Middleware(Rescue)],
-        exception_handlers=_HANDLERS,
+    return _root(
+        *([Mount("/hooks", app=hooks)] if hooks is not None else []),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/openapi.json", openapi),
+        Mount("/v1", app=Authenticated(api, store=service.store)),
     )
+
+
+def create_hooks_app(hooks: ASGIApp) -> Starlette:
+    """Return the application of a listener that serves nothing but the hooks."""
+    return _root(Mount("/hooks", app=hooks))
+
+
+def _root(*routes: BaseRoute) -> Starlette:
+    app = Starlette(routes=routes, middleware=[Middleware(Guard), Middleware(Rescue)], exception_handlers=_HANDLERS)
     app.router.redirect_slashes = False
     return app
 

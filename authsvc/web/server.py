@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,11 +103,13 @@ def make_server(
     host: str = "127.0.0.1",
     port: int = 8080,
     sock: socket.socket | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> uvicorn.Server:
     """Return a server that is not started: ``await server.serve()`` runs it, ``server.should_exit = True`` ends it.
 
     It listens on `sock`, bound by the caller (so that a port in use is the caller's to report), or opens `host` and
-    `port`. It logs no access: a path may name keys, and what is worth keeping is in the log of the service.
+    `port`, and speaks TLS with a `tls` context. It logs no access: a path may name keys, and what is worth keeping is
+    in the log of the service.
     """
     config = uvicorn.Config(
         app,
@@ -126,4 +129,7 @@ def make_server(
         limit_concurrency=MAX_CONCURRENCY,
         backlog=BACKLOG,
     )
+    if tls is not None:
+        config.load()
+        config.ssl = tls
     return Server(config, sock=sock)

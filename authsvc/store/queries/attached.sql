@@ -32,6 +32,10 @@ UPDATE attached_sessions SET gone_us = :gone_us WHERE broker = :broker AND clien
 -- name: forget_attached_session(broker, client_id)!
 DELETE FROM attached_sessions WHERE broker = :broker AND client_id = :client_id;
 
+-- name: free_attached_session(broker, client_id, principal)!
+-- Another principal's row, whose client id this one has by now.
+DELETE FROM attached_sessions WHERE broker = :broker AND client_id = :client_id AND principal <> :principal;
+
 -- name: forget_other_brokers(kept)!
 -- Rows of brokers that are configured no more; :kept is a JSON list of names.
 DELETE FROM attached_sessions WHERE broker NOT IN (SELECT value FROM json_each(:kept));

@@ -1,0 +1,67 @@
+"""A session that a row remembers, admitted anew: nobody shows a secret here, so what it rested on is looked up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authsvc.core import things
+from authsvc.core.facts import Refusal, TenantState, Thing, ThingState
+from authsvc.core.reasons import Reason
+from authsvc.sessions import Admitted
+from authsvc.store.attached import AttachedSession
+
+if TYPE_CHECKING:
+    from authsvc.service import Service
+
+
+async def admitted_again(service: Service, row: AttachedSession) -> Admitted | Refusal:
+    """Return the admission of the row's connection as it would be now, or why there would be none.
+
+    `sessions.open` still has to see whether something changed meanwhile. Raises StoreUnavailable.
+    """
+    position = service.feed.position
+    now_us = service.now_us()
+    token = await service.facts.token(row.tenant, row.token_id)
+    secret = await service.store.secret(row.secret_id)
+    for ends in (token, secret):
+        if ends is None or ends.revoked_at_us is not None:
+            return Refusal(reason=Reason.TOKEN_REVOKED)
+        if ends.expires_at_us is not None and ends.expires_at_us <= now_us:
+            return Refusal(reason=Reason.TOKEN_EXPIRED)
+    assert token is not None
+    assert secret is not None
+    tenant = await service.facts.tenant(row.tenant)
+    if tenant is None or tenant.state is not TenantState.ACTIVE:
+        return Refusal(reason=Reason.TENANT_SUSPENDED)
+    thing: Thing | None = None
+    if row.thing:
+        thing = await service.facts.thing(row.tenant, row.thing)
+        if thing is None:
+            return Refusal(reason=Reason.THING_RETIRED)
+        if thing.state is ThingState.BLOCKED:
+            return Refusal(reason=Reason.THING_BLOCKED)
+        refusal = things.admits(token, thing)
+        if refusal is not None:
+            return refusal
+    basis = await service.granting.basis(token, secret, thing)
+    if isinstance(basis, Refusal):
+        return basis
+    granted = service.granting.grant(basis, row.client_id)
+    return Admitted(
+        tenant=row.tenant,
+        principal=granted.principal,
+        client_id=row.client_id,
+        thing=row.thing or None,
+        ground=granted.grant.ground,
+        token_id=token.id,
+        secret_id=secret.id,
+        secret_expires_at_us=secret.expires_at_us,
+        prefix=token.prefix,
+        grant=granted.grant,
+        footing=granted.footing,
+        position=position,
+        own_changes=frozenset(),
+        expires_at_us=granted.expires_at_us,
+        persistent=True,
+        clean_start=False,
+    )

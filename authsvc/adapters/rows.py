@@ -1,0 +1,115 @@
+"""The rows of one attached broker, in memory and in the store: whose each client id is.
+
+What must be there before an answer is written at once; what may follow, with others every few seconds. A store that
+cannot be written makes everything follow later: then a crash forgets what it has not seen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+
+from authsvc.core.errors import StoreReadOnly, StoreUnavailable
+from authsvc.store import Store
+from authsvc.store.attached import AttachedSession
+
+
+class Rows:
+    """Whose each client id of the broker is. `load` them first; one process at a time writes them."""
+
+    def __init__(self, store: Store, broker: str) -> None:
+        self._store = store
+        self._broker = broker
+        self._rows: dict[str, AttachedSession] = {}
+        self._owed: dict[str, AttachedSession | None] = {}  # what the store does not know yet
+        self._keeping: set[str] = set()  # client ids whose rows are being written by `keep`
+        self._flushing: set[str] = set()  # and by `flush`
+        self._flushed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[AttachedSession]:
+        return iter(tuple(self._rows.values()))
+
+    async def load(self) -> None:
+        """Read what is remembered. Raises StoreUnavailable."""
+        rows = await self._store.attached_sessions.all(self._broker)
+        self._rows = {row.client_id: row for row in rows}
+
+    def get(self, client_id: str) -> AttachedSession | None:
+        """Return the client id's row."""
+        return self._rows.get(client_id)
+
+    async def keep(self, row: AttachedSession) -> bool:
+        """Have the row stand, before the broker is answered; False: what it rests on has ended meanwhile.
+
+        Call it under the client id's lock.
+        Nothing is written for a client that comes back as it was. Raises StoreUnavailable.
+        """
+        former = self._rows.get(row.client_id)
+        if former is not None and _comes_back(former, row):
+            if former.gone_us is None:
+                return True
+            if row.client_id in self._owed:  # it left and came back before anybody was told
+                self._owed.pop(row.client_id)
+                self._rows[row.client_id] = replace(former, gone_us=None)
+                return True
+        while row.client_id in self._flushing:  # or what it writes would come after this
+            await self._flushed.wait()
+        self._keeping.add(row.client_id)
+        try:
+            written = await self._store.attached_sessions.keep(row, former=former.principal if former else "")
+        except StoreReadOnly:
+            self._owed[row.client_id] = row
+        else:
+            if not written.value:
+                return False
+            self._owed.pop(row.client_id, None)
+        finally:
+            self._keeping.discard(row.client_id)
+        self._rows[row.client_id] = row
+        return True
+
+    def put(self, row: AttachedSession) -> None:
+        """Have the row stand; the store follows."""
+        self._rows[row.client_id] = self._owed[row.client_id] = row
+
+    def left(self, client_id: str, *, now_us: int) -> None:
+        """Note that the client is not connected any more; its client id stays its principal's. The store follows."""
+        row = self._rows.get(client_id)
+        if row is not None and row.gone_us is None:
+            self.put(replace(row, gone_us=now_us))
+
+    def forget(self, client_id: str) -> None:
+        """Free the client id: the broker keeps nothing of it. The store follows."""
+        if self._rows.pop(client_id, None) is not None:
+            self._owed[client_id] = None
+
+    def forget_gone_before(self, before_us: int) -> None:
+        """Free the client ids whose clients left before then."""
+        for row in self:
+            if row.gone_us is not None and row.gone_us < before_us:
+                self.forget(row.client_id)
+
+    async def flush(self) -> None:
+        """Write what the store does not know yet; what cannot be written now stays owed."""
+        owed = {client_id: row for client_id, row in self._owed.items() if client_id not in self._keeping}
+        if not owed or self._flushing:
+            return
+        for client_id in owed:
+            del self._owed[client_id]
+        self._flushing = set(owed)
+        self._flushed.clear()
+        try:
+            await self._store.attached_sessions.write(self._broker, owed)
+        except StoreUnavailable:
+            self._owed = {**owed, **self._owed}
+        finally:
+            self._flushing = set()
+            self._flushed.set()
+
+
+def _comes_back(former: AttachedSession, row: AttachedSession) -> bool:
+    return replace(row, peer=former.peer, since_us=former.since_us, gone_us=former.gone_us) == former
