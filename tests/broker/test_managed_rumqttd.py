@@ -273,8 +273,8 @@ async def test_retained_messages_are_sent_after_the_suback_as_fast_as_they_are_a
     await owner.until(lambda: bool(owner.of(wire.SUBACK)))
     link.subscribed([("r/#", 2)])
     seen: list[wire.Publish] = []
-    while len(seen) < 299:
-        await owner.until(lambda: len(owner.of(wire.PUBLISH)) > len(seen))
+    while (count := len(seen)) < 299:
+        await owner.until(lambda count=count: len(owner.of(wire.PUBLISH)) > count)
         new = [codec.publish(packet, from_server=True) for packet in owner.of(wire.PUBLISH)[len(seen) :]]
         assert len(new) <= 32
         seen += new
