@@ -17,12 +17,13 @@ from amqtt.plugins.base import BaseAuthPlugin, BasePlugin, BaseTopicPlugin
 
 from authsvc.core.errors import InvalidInput
 from broker.listeners import Listener
+from broker.proxy_protocol import Network, network_of
 
 DEFAULT_PORTS: Final = {"tcp": 1883, "ws": 8883}  # amqtt's own, also with TLS
 
 _TOP: Final = frozenset({"listeners", "plugins", "timeout_disconnect_delay", "session_expiry_interval"})
 _LISTENER: Final = frozenset(
-    {"type", "bind", "max_connections", "ssl", "cafile", "capath", "cadata", "certfile", "keyfile"}
+    {"type", "bind", "max_connections", "ssl", "cafile", "capath", "cadata", "certfile", "keyfile", "proxy_protocol"}
 )
 _DECIDED_HERE: Final = "authsvc decides who connects and what he may do; take it out"
 
@@ -158,7 +159,21 @@ def _listener(name: str, entry: Mapping[str, Any], *, where: str, folder: Path) 
         tls=_tls(settings, where=where, at=at, folder=folder) if wants_tls else None,
         websocket=kind == "ws",
         max_connections=most if most > 0 else None,  # amqtt: 0 and -1 are without limit
+        proxies=_proxies(settings.get("proxy_protocol"), where, f"{at}.proxy-protocol"),
     )
+
+
+def _proxies(value: object, where: str, key: str) -> tuple[Network, ...]:
+    """Return the networks whose PROXY headers are believed: a key of our own, which a stock amqtt does not know."""
+    entries = [value] if isinstance(value, str) else value
+    if entries is None:
+        return ()
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise _invalid(where, key, "must be a list of the proxies' addresses or networks, for example [10.0.0.5]")
+    try:
+        return tuple(network_of(entry) for entry in entries)
+    except ValueError as error:
+        raise _invalid(where, key, f"holds no network: {error}") from error
 
 
 def split_bind(bind: str, default_port: int) -> tuple[str, int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from broker.proxy_protocol import Network
 from broker.tls import Securable, TlsServer
 
 BACKLOG = 1024  # connections the kernel keeps while a restart's storm of reconnects is worked off
@@ -29,6 +30,7 @@ class Listener:
     tls: ssl.SSLContext | None = None
     websocket: bool = False
     max_connections: int | None = None
+    proxies: tuple[Network, ...] = ()  # who may connect, and must begin with a PROXY protocol v2 header
 
 
 class ListenerUse:
@@ -73,9 +75,11 @@ async def open_listener(
     name = listening.getsockname()
     server: asyncio.Server | TlsServer
     try:
-        if config.tls is not None:
+        if config.tls is not None or config.proxies:
             listening.listen(BACKLOG)
-            server = TlsServer(listening, config.tls, factory, handshake_within_s=handshake_timeout_s)
+            server = TlsServer(
+                listening, config.tls, factory, handshake_within_s=handshake_timeout_s, proxies=config.proxies
+            )
         else:
             server = await loop.create_server(
                 lambda: cast("asyncio.Protocol", factory()), sock=listening, backlog=BACKLOG

@@ -7,8 +7,11 @@ text, is refused: whoever may say who the client is should not have two ways to 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 FIXED_BYTES: Final = 16  # signature, version and command, family and protocol, length
@@ -34,6 +37,23 @@ class Header:
 
     source: tuple[str, int] | None
     size: int  # in bytes, of the whole header
+
+
+def network_of(text: str) -> Network:
+    """Return the network of an address or ``address/prefix``. Raises ValueError; also for all addresses at once."""
+    network = ipaddress.ip_network(text)
+    if network.prefixlen == 0:
+        raise ValueError(f"`{text}` is everybody, and anybody could then claim any address; name the proxies")
+    return network
+
+
+def check_trusted(address: str, proxies: Sequence[Network]) -> None:
+    """Raise ProxyProtocolError unless a connection from that address may carry a header."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if not any(ip.version == network.version and ip in network for network in proxies):
+        raise ProxyProtocolError("only the addresses in `proxy-protocol` may connect to this listener")
 
 
 def missing(buffer: bytes) -> int:

@@ -1,24 +1,33 @@
-"""TLS in front of a connection: the socket counts, and its time runs, from the moment it is accepted.
+"""TLS and the PROXY protocol in front of a connection: its time runs from the moment it is accepted.
 
 A server of asyncio's with `ssl` tells nobody of a socket before its handshake is over: thousands of silent ones would
 be open beside every limit. Here sockets are accepted one by one, their connection is made at once on a transport that
 can only be ended, and takes the real one when TLS is agreed on.
+
+Where a proxy stands in front, its header comes before all else, and only addresses that are named may send one. Until
+it is read the connection is one of at most `HEADERS_AWAITED`; then it is made, with the address that was carried.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import structlog
+
+from broker import proxy_protocol
+from broker.proxy_protocol import Network, ProxyProtocolError
 
 log = structlog.get_logger(__name__)
 
 SHUTDOWN_WITHIN_S = 1.0
 ACCEPT_AGAIN_S = 0.5  # when the system has no file for another socket
+HEADERS_AWAITED = 2_000  # at once
+REFUSALS_LOGGED_PER_S = 5
 
 
 class Securable(Protocol):
@@ -41,16 +50,24 @@ class Securable(Protocol):
 
 
 class TlsServer:
-    """Accepts from a listening socket, whose owner it becomes, and gives each connection a protocol by `factory`."""
+    """Accepts from a listening socket, whose owner it becomes, and gives each connection a protocol by `factory`.
+
+    `context` None is plain text. With `proxies` a connection begins with a PROXY header, and only from those networks.
+    """
 
     def __init__(
         self,
         listening: socket.socket,
-        context: ssl.SSLContext,
+        context: ssl.SSLContext | None,
         factory: Callable[[], Securable],
         *,
         handshake_within_s: float,
+        proxies: Sequence[Network] = (),
     ) -> None:
+        self._proxies = tuple(proxies)
+        self._headers: set[asyncio.Task[None]] = set()
+        self._refused = 0  # since `_refused_since`
+        self._refused_since = 0.0
         self._listening = listening
         self._context = context
         self._factory = factory
@@ -62,6 +79,8 @@ class TlsServer:
         """Stop accepting; connections that exist go on."""
         self._task.cancel()
         self._listening.close()
+        for waiting in self._headers:
+            waiting.cancel()
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
@@ -73,16 +92,68 @@ class TlsServer:
                 await asyncio.sleep(ACCEPT_AGAIN_S)
                 continue
             accepted.setblocking(False)
-            try:
-                self._begin(accepted)
-            except Exception:  # of one connection: the door stays open for the others
-                log.exception("connection_failed")
-                accepted.close()
+            if self._proxies:
+                self._await_header(accepted)
+            else:
+                self._try(accepted, None)
             await asyncio.sleep(0)  # `sock_accept` does not wait while others queue: everybody else has a turn
 
-    def _begin(self, accepted: socket.socket) -> None:
+    def _try(self, accepted: socket.socket, carried: tuple[str, int] | None) -> None:
+        try:
+            self._begin(accepted, carried)
+        except Exception:  # of one connection: the door stays open for the others
+            log.exception("connection_failed")
+            accepted.close()
+
+    def _await_header(self, accepted: socket.socket) -> None:
+        if len(self._headers) >= HEADERS_AWAITED:
+            self._refuse(accepted, "too many connections have not sent their header")
+            return
+        waiting = asyncio.create_task(self._read_header(accepted), name="PROXY header")
+        self._headers.add(waiting)
+        waiting.add_done_callback(self._headers.discard)
+
+    async def _read_header(self, accepted: socket.socket) -> None:
+        """Read exactly the header, then begin: what follows it belongs to TLS or to the client."""
+        try:
+            proxy_protocol.check_trusted(accepted.getpeername()[0], self._proxies)
+            async with asyncio.timeout(self._within_s):
+                buffer = b""
+                while wanted := proxy_protocol.missing(buffer):
+                    data = await asyncio.get_running_loop().sock_recv(accepted, wanted)
+                    if not data:
+                        if not buffer:  # a look whether anybody listens
+                            accepted.close()
+                            return
+                        raise ProxyProtocolError("the connection ended in the header")  # noqa: TRY301
+                    buffer += data
+            carried = proxy_protocol.parse(buffer).source
+        except TimeoutError:
+            self._refuse(accepted, "no whole header in time")
+        except (ProxyProtocolError, OSError) as error:
+            self._refuse(accepted, str(error))
+        except asyncio.CancelledError:
+            accepted.close()
+            raise
+        else:
+            self._try(accepted, carried)
+
+    def _refuse(self, accepted: socket.socket, problem: str) -> None:
+        """Close without a word; a sample is logged."""
+        now = asyncio.get_running_loop().time()
+        if now - self._refused_since >= 1.0:
+            self._refused_since, self._refused = now, 0
+        self._refused += 1
+        if self._refused <= REFUSALS_LOGGED_PER_S:
+            peer = "gone"
+            with contextlib.suppress(OSError):
+                peer = str(accepted.getpeername()[0])
+            log.warning("proxy_header_refused", peer=peer, problem=problem)
+        accepted.close()
+
+    def _begin(self, accepted: socket.socket, carried: tuple[str, int] | None) -> None:
         inner = self._factory()
-        pending = _Pending(accepted)
+        pending = _Pending(accepted, carried)
         inner.connection_made(pending)
         if pending.is_closing():
             accepted.close()
@@ -101,8 +172,8 @@ class TlsServer:
                 lambda: _Secured(inner),
                 pending.socket,
                 ssl=self._context,
-                ssl_handshake_timeout=self._within_s,
-                ssl_shutdown_timeout=SHUTDOWN_WITHIN_S,
+                ssl_handshake_timeout=self._within_s if self._context else None,
+                ssl_shutdown_timeout=SHUTDOWN_WITHIN_S if self._context else None,
             )
         except OSError as error:  # ssl.SSLError among them
             inner.connection_lost(error)
@@ -126,17 +197,16 @@ class _Secured(asyncio.Protocol):
 class _Pending(asyncio.Transport):
     """The transport of a connection whose handshake is under way: it can be ended."""
 
-    def __init__(self, accepted: socket.socket) -> None:
+    def __init__(self, accepted: socket.socket, carried: tuple[str, int] | None) -> None:
         super().__init__()
         self.socket = accepted
         self.task: asyncio.Task[None] | None = None
         self.begun = False  # a task that is cancelled before it begins would not close the socket
         self._closing = False
-        self._peer: Any = None
-        try:
-            self._peer = accepted.getpeername()
-        except OSError:  # gone already; the handshake will say so
-            self._peer = None
+        self._peer: Any = carried
+        if carried is None:
+            with contextlib.suppress(OSError):  # gone already; the handshake will say so
+                self._peer = accepted.getpeername()
 
     def abort(self) -> None:
         self._closing = True
