@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from weakref import WeakValueDictionary
 
@@ -31,9 +31,14 @@ class Sets:
         self._sets: WeakValueDictionary[_Owner, KeySet] = WeakValueDictionary()
         self._loading: dict[_Owner, list[_Move]] = {}  # what was applied while the set is being read
         self._locks: KeyedLocks[_Owner] = KeyedLocks()
+        self._watchers: list[Callable[[KeySet], None]] = []
 
     def __len__(self) -> int:
         return len(self._sets)
+
+    def watch(self, changed: Callable[[KeySet], None]) -> None:
+        """Have `changed` called with a set that is in use whenever it may have changed, in the same step."""
+        self._watchers.append(changed)
 
     async def modules_of(self, tenant: str, gateway: str) -> KeySet:
         """Return the set of the gateway's modules. Raises StoreUnavailable."""
@@ -48,6 +53,7 @@ class Sets:
         known = self._sets.get(_Owner(Kind.GROUND, tenant, ground))
         if known is not None:
             known.add(thing)
+            self._say_changed(known)
 
     def apply(self, change: Change) -> None:
         """Let things join and leave the sets that are in use or being read."""
@@ -55,9 +61,14 @@ class Sets:
             known = self._sets.get(move.owner)
             if known is not None:
                 _apply(known, move)
+                self._say_changed(known)
             while_loading = self._loading.get(move.owner)
             if while_loading is not None:
                 while_loading.append(move)
+
+    def _say_changed(self, keys: KeySet) -> None:
+        for changed in self._watchers:
+            changed(keys)
 
     def _all_leave(self, tenant: str) -> list[_Move]:
         """Return the moves that empty every set of a tenant: one row stands for the end of all that was in it."""

@@ -10,11 +10,12 @@ from starlette.responses import Response
 
 from authsvc.adapters.held import still_right
 from authsvc.core.policy import Grant
+from authsvc.core.reasons import Reason
 
 if TYPE_CHECKING:
     from authsvc.adapters.attached import Attached
     from authsvc.adapters.management import Management
-    from authsvc.sessions import Session
+    from authsvc.sessions import Session, Will
 
 MISSING: Final = object()
 
@@ -117,7 +118,8 @@ class Adapter:
     `deny` makes the broker's own words for a refusal; the frame uses it for a request that is malformed or whose
     handler failed: ``deny(path)``. When a session gets a new grant: "keep" does nothing, since every action is asked
     anew; "kick" ends the session at the broker, unless `same` says that what was told under the first grant is right
-    under the second; "push" calls `push`.
+    under the second; "push" calls `push`. `ended` is called when the service ends a session, before it is kicked.
+    `gives_client_ids` is for a broker that takes the id which the session has, where the client sent none.
     """
 
     kind: str
@@ -128,3 +130,5 @@ class Adapter:
     management: Callable[[AttachedConfig], Management | None] = lambda config: None  # noqa: ARG005
     same: Callable[[Grant, Grant], bool] = still_right
     push: Callable[[Attached, Session], None] | None = None
+    ended: Callable[[Attached, Session, Reason, Will], None] | None = None
+    gives_client_ids: bool = False

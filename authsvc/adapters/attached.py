@@ -109,16 +109,17 @@ class Attached:
             self.service.denied(session, action.value, topic, decision)
         return decision
 
-    async def gone(self, client_id: str, *, keeps_session: bool) -> None:
+    async def gone(self, client_id: str, *, keeps_session: bool, session_id: str | None = None) -> None:
         """Take from the broker that the client left, and whether something is kept there for it.
 
         Not believed of a session that was opened a moment ago: it may be about the connection that it took over. If it
-        was true, a sweep finds out.
+        was true, a sweep finds out. A broker that knows our session ids says which one it means by `session_id`.
         """
         async with self._lock(client_id):  # a CONNECT that is being answered comes before it, or after it
             session = self.session(client_id)
             if session is not None:
-                if self.service.now_us() - session.since_us < SETTLED_US:
+                recent = self.service.now_us() - session.since_us < SETTLED_US
+                if recent if session_id is None else session.id != session_id:
                     return
                 self._closed(session, Reason.DISCONNECTED)
             if keeps_session:
@@ -141,6 +142,8 @@ class Attached:
                 peer=connection.session.peer,
                 reason=reason.value,
             )
+        if self.adapter.ended is not None and connection.session is not None and reason is not Reason.TAKEN_OVER:
+            self.adapter.ended(self, connection.session, reason, will)
         if reason in (Reason.TAKEN_OVER, Reason.SHUTTING_DOWN):
             return  # the broker ends the older connection by itself when the newer one takes its client id
         if self.kicks is None:
@@ -217,7 +220,7 @@ class Attached:
 
     async def _connect(self, request: ConnectRequest, peer: str) -> Session | Refusal:
         client_id = request.client_id
-        if not client_id:
+        if not client_id and not self.adapter.gives_client_ids:
             refusal = Refusal(reason=Reason.CLIENT_ID_INVALID, detail="an attached broker must send the client id")
             return self._refused(refusal, request, peer)
         before: AttachedSession | None = None
@@ -228,6 +231,10 @@ class Attached:
             if isinstance(admitted, Refusal):
                 refused = admitted
                 break
+            if not request.client_id:  # each admission gives a fresh one
+                if written:
+                    self.rows.forget(client_id)
+                client_id, written = admitted.client_id, False
             async with self._lock(client_id):
                 if self._is_stale(admitted):
                     continue

@@ -122,6 +122,10 @@ class Grant:
             return _judge_publish(self._index(RuleAction.PUBLISH).matching(topic), qos=qos, retain=retain)
         return _judge_delivery(self._index(RuleAction.SUBSCRIBE).matching(topic))
 
+    def entries(self, action: RuleAction) -> tuple[Entry, ...]:
+        """Return the rules of one action as they are decided on, in order of rank: plain data for adapters."""
+        return self._index(action).entries
+
     def _index(self, action: RuleAction) -> RuleIndex:
         index = self._indexes.get(action)
         if index is None:

@@ -23,6 +23,7 @@ const SYS = '$SYS/'
 const DENIED = 128 // 3.9.3
 const BAD_CLIENT_ID = 2 // 3.2.2.3
 const UNAVAILABLE = 3
+const COMPARE_MS = 200
 const CLOSE_MS = 1_000 // that a connection which is taken over may take to close
 const UNKNOWN_WILL = 'the will of a lost broker cannot be judged'
 
@@ -225,6 +226,7 @@ export class Agent extends EventEmitter {
     } catch (error) {
       this.emit('refused', { clientId: packet.clientId, reason: 'store_unavailable' })
       this.emit('problem', error)
+      this.orders.compareSoon(COMPARE_MS) // the service may have admitted it, in the place of one that lives here
       return { code: UNAVAILABLE }
     } finally {
       asked()
@@ -251,7 +253,6 @@ export class Agent extends EventEmitter {
         former.client.conn.destroy()
       })
     }
-    if (answer.wipe === true) await this.orders.wipe(live.clientId)
     if (client.conn.destroyed) this.#left(live)
     return { live }
   }

@@ -24,6 +24,8 @@ export class Orders {
     this.early = new Map() // client id -> rev of the last end that was ordered meanwhile
     this.later = new Map() // session -> the grant that came before the answer that opens it
     this.wiping = new Map() // client id -> promise
+    this.comparison = null // the timer of the next one
+    this.comparing = Promise.resolve()
     this.sweeper = setInterval(() => this.sets.sweep(this.agent.lives.values()), SETS_KEPT_MS)
     this.sweeper.unref()
   }
@@ -39,6 +41,7 @@ export class Orders {
 
   close () {
     clearTimeout(this.timer)
+    clearTimeout(this.comparison)
     clearInterval(this.sweeper)
     this.stop?.()
   }
@@ -91,6 +94,7 @@ export class Orders {
       case 'set': return this.sets.change(event.id, event.rev, event.keys)
       case 'end': return this.#end(event)
       case 'has': return this.#has(event)
+      case 'compare': return this.compareSoon(0)
       case 'synchronised':
         this.synchronised = true
         this.delay = FIRST_DELAY_MS
@@ -107,10 +111,24 @@ export class Orders {
         if (live.epoch !== epoch) live.rev = -1 // whatever this run of the service says is newer
       }
     }
-    this.#compare().catch((error) => {
-      this.agent.emit('problem', error)
-      this.stop?.()
-    })
+    this.compareSoon(0)
+  }
+
+  /**
+   * Compare the sessions again: asked by the service, or because an answer was lost and with it a session of which
+   * nobody here knows.
+   */
+  compareSoon (delayMs) {
+    if (this.comparison !== null || this.agent.closed) return
+    this.comparison = setTimeout(() => {
+      this.comparison = null
+      if (this.stop === null || this.epoch === null) return // the next greeting will have it done
+      this.comparing = this.comparing.then(() => this.#compare()).catch((error) => {
+        this.agent.emit('problem', error)
+        this.stop?.()
+      })
+    }, delayMs)
+    this.comparison.unref()
   }
 
   /** Tell the service whom we have: it answers over the stream with ends and with the grants that have changed. */
