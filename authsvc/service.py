@@ -94,6 +94,7 @@ class Service:
             max_persistent_sessions=max_persistent_sessions,
             max_client_id_bytes=max_client_id_bytes,
         )
+        self._expiring: set[str] = set()  # sessions under admission whose rows have an expiry
         self._rowless: Cache[tuple[str, str], bool] = Cache(KNOWN_SESSIONS)
 
     def new_id(self) -> str:
@@ -143,11 +144,19 @@ class Service:
         except StoreUnavailable as error:
             return Refusal(reason=Reason.STORE_UNAVAILABLE, detail=str(error))
 
+    def session_entered(self, upstream_id: str, *, expiry_s: int | None) -> None:
+        """Note that somebody is connected to this upstream session, which therefore does not expire."""
+        # Over the one that an older connection may have noted while it was taken over, written by now or not.
+        if expiry_s is not None or upstream_id in self._expiring or self.store.has_noted_end(upstream_id):
+            self.store.note_session_end(upstream_id, expiry_s=expiry_s, expires_at_us=None)
+        self._expiring.discard(upstream_id)
+
     def session_left(self, upstream_id: str, *, expiry_s: int | None) -> None:
         """Note that nobody is connected to this upstream session any more, and that it ends in so many seconds.
 
         None is never; nothing happens where there is no row, as for a session that lived with its connection.
         """
+        self._expiring.discard(upstream_id)
         expires_at_us = None if expiry_s is None else self.now_us() + expiry_s * 1_000_000
         self.store.note_session_end(upstream_id, expiry_s=expiry_s, expires_at_us=expires_at_us)
 
@@ -243,16 +252,12 @@ class Service:
                     return refusal
                 self._rowless.drop(key)
                 row = await self._open_row(admitted, upstream_id=self.new_id())
-        elif (row.secret_id, row.token_id, row.expiry_s) != (
-            admitted.secret_id,
-            admitted.token_id,
-            admitted.session_expiry_s,
-        ):
+        elif (row.secret_id, row.token_id) != (admitted.secret_id, admitted.token_id):
             row = await self._open_row(admitted, upstream_id=row.upstream_id)
+        if row is not None and row.expiry_s is not None:
+            self._expiring.add(row.upstream_id)
         if row is None:
             return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="the session was wiped while it was opened")
-        if admitted.session_expiry_s is not None:
-            self.store.note_session_end(row.upstream_id, expiry_s=admitted.session_expiry_s, expires_at_us=None)
         self._admission.counted.put(key, True)
         # A session that was there and is not to be resumed keeps its row: the clean start upstream empties it, and a
         # CONNECT that the broker does not answer leaves it as it was.

@@ -140,6 +140,10 @@ class LimitsSection(Section):
     """Bytes waiting for a slow client before its connection ends."""
     max_open_qos2: int = Field(default=1_000, ge=1, le=65_535)
     """QoS 2 packet ids that one session may have open."""
+    max_topic_aliases: int = Field(default=10, ge=1, le=65_535)
+    """Topic aliases that one connection of MQTT 5.0 may use."""
+    max_delayed_wills: int = Field(default=10_000, ge=1)
+    """Wills of clients of MQTT 5.0 that are away, waiting for their delay."""
     max_retained_messages: int = Field(default=10_000, ge=1)
     """Retained messages, where they are kept in place of the broker."""
     max_retained_bytes: int = Field(default=67_108_864, ge=1_024)

@@ -124,7 +124,7 @@ class Admission:
         link: Link | None = None
         opened = False
         try:
-            link = await gate.upstream.connect(connection, upstream_id, clean=clean)
+            link = await gate.upstream.connect(connection, upstream_id, clean=clean, hello=connection.terms.hello)
             # From here to the CONNACK nothing waits: a change comes before `open`, which sees it, or after it.
             if connection.is_ended:
                 return True
@@ -134,20 +134,28 @@ class Admission:
             if session is None:
                 return False
             connection.upstream_id = upstream_id
+            connection.keeps_session = admitted.persistent or not clean
             present = link.session_present and not clean
             state = SessionState() if clean else gate.states.resume(upstream_id, present=present)
             try:
-                connection.opened(session, link, state, session_present=present)
+                connection.opened(session, link, state, session_present=present, assigned=not request.client_id)
             except BaseException:
                 sessions.closed(session, Reason.STORE_UNAVAILABLE)  # no session without a connection
                 raise
             opened = True
+            if connection.keeps_session:
+                gate.service.session_entered(upstream_id, expiry_s=admitted.session_expiry_s)
+            gate.delayed_wills.reconnected(
+                admitted.principal, admitted.client_id, admitted.grant, resumes=not admitted.clean_start
+            )
             return True
         finally:
             if not (opened or connection.is_open):
                 if link is not None:
                     await _let_go(link)
                     connection.forget_link()
+                if admitted.session_expiry_s:
+                    gate.service.session_left(upstream_id, expiry_s=admitted.session_expiry_s)
                 gate.released_upstream(upstream_id)
 
     def _refuse(self, connection: ClientConnection, request: ConnectRequest, reason: Reason, detail: str) -> None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from authsvc.core.credentials import ConnectRequest
 from authsvc.core.facts import Refusal
-from authsvc.core.reasons import Reason, connack_code
+from authsvc.core.reasons import Reason
+from authsvc.core.topics import printable
 from authsvc.sessions import Will
 from broker import wire
+from broker.terms import Terms
 from broker.wire import Framer, MalformedPacket, UnsupportedProtocol
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class Arrival:
             if end == wire.NEED_MORE:
                 self._framer.keep(buffer, 0)
                 return
-            connect = wire.parse_connect(buffer[:end])
+            connect = wire.parse_connect(buffer[:end], mqtt5=connection.capabilities.mqtt5)
         except MalformedPacket as problem:
             self.broke_protocol(problem)
             return
@@ -56,6 +58,7 @@ class Arrival:
             self._note(Refusal(reason=Reason.PROTOCOL_ERROR, detail=str(problem)), None)
             connection.leave(problem.answer)
             return
+        connection.terms = Terms(connect, connection.limits, connection.peer_address)
         request = ConnectRequest(
             client_id=connect.client_id,
             clean_session=connect.clean_session,
@@ -64,7 +67,13 @@ class Arrival:
             will=connect.will,
             keep_alive_s=connect.keep_alive_s,
             level=connect.level,
+            session_expiry_s=connect.session_expiry_s if connection.terms.is5 else None,
         )
+        if connect.authentication_method is not None:  # 5.0, 4.12: not offered
+            detail = f"enhanced authentication `{printable(connect.authentication_method)}` is not offered"
+            self._note(Refusal(reason=Reason.MALFORMED_CREDENTIAL, detail=detail), request)
+            connection.leave(connection.terms.codec.encode_connack(wire.reason_codes.BAD_AUTHENTICATION_METHOD))
+            return
         if connect.client_id_refused:
             self.refused(Refusal(reason=Reason.CLIENT_ID_INVALID, detail="the client id is empty"), request)
             return
@@ -79,7 +88,7 @@ class Arrival:
         if reason is not refusal.reason:
             refusal = Refusal(reason=reason, detail="too many failing CONNECTs from this address")
         self._note(refusal, request)
-        connection.leave(wire.encode_connack(connack_code(reason)))
+        connection.leave(connection.terms.refusal(reason))
 
     def broke_protocol(self, problem: MalformedPacket) -> None:
         """Leave a client that said something else than CONNECT."""

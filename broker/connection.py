@@ -10,6 +10,7 @@ session is in `arrival`, how bytes flow in `flow`, their packets in `inbound`, `
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -17,19 +18,19 @@ import structlog
 from authsvc.core.credentials import ConnectRequest, WillMessage
 from authsvc.core.facts import Refusal
 from authsvc.core.policy import Action, Decision, Grant, Memo
-from authsvc.core.reasons import Reason
+from authsvc.core.reasons import Reason, disconnect_code5
 from authsvc.sessions import Session, Will
-from broker import wire
 from broker.arrival import Arrival
 from broker.flow import Flow, Hold
 from broker.inbound import Inbound
 from broker.listeners import ListenerUse
 from broker.outbound import Outbound
 from broker.packet_ids import OpenRequests, SessionState
+from broker.reason_codes import PACKET_TOO_LARGE
 from broker.subscriptions import drop_uncovered
 from broker.upstream import Link
 from broker.wills import Farewell
-from broker.wire import MalformedPacket
+from broker.wire import Disconnect, MalformedPacket
 
 if TYPE_CHECKING:
     from broker.gate import Gate
@@ -38,6 +39,9 @@ log = structlog.get_logger(__name__)
 
 CONNECTING, ADMITTING, OPEN, ENDED = range(4)
 DENIALS_RECORDED_PER_S = 50  # of one connection
+END_LINGER_S = 0.05  # for a DISCONNECT of the service's own to go out; a client that does not take it is aborted
+# Reason codes of a broker's DISCONNECT that speak of what the client sent (5.0, 3.14.2.1).
+_ABOUT_PACKETS = frozenset({0x81, 0x82, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x99, 0x9A, 0x9B, 0x9E, 0xA1, 0xA2})
 
 
 class ClientConnection(Flow):
@@ -55,9 +59,10 @@ class ClientConnection(Flow):
         "capabilities",
         "gate",
         "grant",
-        "level",
+        "keeps_session",
         "link_closed",
         "listener",
+        "peer_address",
         "requests",
         "state",
         "upstream_id",
@@ -77,8 +82,9 @@ class ClientConnection(Flow):
         self.will: WillMessage | None = None
         self.link_closed = False
         self.upstream_id = ""
-        self.level = wire.MQTT_3_1_1
+        self.keeps_session = False  # the upstream session has a row in the store
         self.address = ""
+        self.peer_address: tuple[str, int] | None = None
         self._phase = CONNECTING
         self._timer: asyncio.TimerHandle | None = None
         self._denied = 0  # since `_denied_since`
@@ -92,6 +98,7 @@ class ClientConnection(Flow):
         self.transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
         self.address = str(name[0]) if name else "unix"
+        self.peer_address = (str(name[0]), int(name[1])) if name else None
         self.peer = f"[{name[0]}]:{name[1]}" if name and ":" in name[0] else f"{name[0]}:{name[1]}" if name else "unix"
         if not self.gate.arrived(self):
             self._phase = ENDED
@@ -131,7 +138,6 @@ class ClientConnection(Flow):
 
     def connect_received(self, request: ConnectRequest) -> None:
         """A whole, well-formed CONNECT has come: its admission begins."""
-        self.level = request.level
         self.will = request.will
         self._keep_alive = request.keep_alive_s * 1.5  # MQTT-3.1.2-24
         self._phase = ADMITTING
@@ -157,7 +163,7 @@ class ClientConnection(Flow):
         self.gate.left(self)
         if self.transport is not None and answer:
             self.transport.write(answer)
-        self._close()
+        self._close(self.limits.refusal_linger_s)
 
     def forget_link(self) -> None:
         """Forget that a link has closed which was not taken."""
@@ -178,19 +184,34 @@ class ClientConnection(Flow):
     def is_ended(self) -> bool:
         return self._phase == ENDED
 
-    def opened(self, session: Session, link: Link, state: SessionState, *, session_present: bool) -> None:
-        """Answer CONNACK 0 and let packets pass: in one step with the opening of the session."""
+    def opened(
+        self, session: Session, link: Link, state: SessionState, *, session_present: bool, assigned: bool
+    ) -> None:
+        """Answer CONNACK 0 and let packets pass: in one step with the opening of the session.
+
+        `assigned` says that the client sent no client id, so that MQTT 5.0 tells it the one that it got.
+        """
         self.session = session
         self.grant = session.grant
         self.link = link
         self.state = state
         self.requests = OpenRequests()
+        self.terms.agreed(link.connack)
         self.inbound = Inbound(self, Memo(self.grant, Action.PUBLISH))
         self.outbound = Outbound(self, Memo(self.grant, Action.DELIVER))
         arrival, self.arrival = self.arrival, None
         self._phase = OPEN
-        # MQTT 3.1 knows no session present flag: that byte is reserved there.
-        self.write(wire.encode_connack(0, session_present=session_present and self.level != wire.MQTT_3_1))
+        connack = self.terms.connack(
+            link.connack,
+            self.capabilities,
+            session_present=session_present,
+            assigned_client_id=session.client_id if assigned else None,
+        )
+        if connack is None:
+            log.info("client_takes_too_little", peer=self.peer, limit=self.terms.max_to_client)
+            self.end(Reason.PROTOCOL_ERROR, Will.SEND, code=PACKET_TOO_LARGE)
+            return
+        self.write(connack)
         self._heard_at = self._loop.time()
         if self._keep_alive:
             self._timer = self._loop.call_later(self._keep_alive, self._check_keep_alive)
@@ -221,12 +242,27 @@ class ClientConnection(Flow):
             self.arrival.broke_protocol(problem)
             return
         log.info("protocol_error", peer=self.peer, problem=str(problem))
-        self.end(Reason.PROTOCOL_ERROR, Will.SEND, in_order=True)
+        self.end(Reason.PROTOCOL_ERROR, Will.SEND, in_order=True, code=problem.code)
 
-    def disconnected(self) -> None:
-        """The client said DISCONNECT: its will is dropped (MQTT-3.14.4-3), and nothing after it is read."""
+    def disconnected(self, disconnect: Disconnect) -> None:
+        """The client said DISCONNECT, and nothing after it is read.
+
+        Its will is dropped (MQTT-3.14.4-3), in 5.0 with reason code 0 only: any other leaves it to be sent.
+        """
+        self.terms.left(disconnect)
+        if disconnect.reason:
+            self.end(Reason.DISCONNECTED, Will.SEND, in_order=True)
+            return
         self.will = None
         self.end(Reason.DISCONNECTED, Will.NEVER, in_order=True)
+
+    def upstream_said(self, disconnect: Disconnect) -> None:
+        """The broker ends the connection (5.0, 3.14): what it says of the client's packets is told the client."""
+        log.info("upstream_disconnects", peer=self.peer, code=disconnect.reason)
+        if disconnect.reason in _ABOUT_PACKETS:
+            self.end(Reason.PROTOCOL_ERROR, Will.SEND, in_order=True, code=disconnect.reason)
+        else:
+            self.end(Reason.BROKER_UNAVAILABLE, Will.SEND)
 
     def _check_keep_alive(self) -> None:
         now = self._loop.time()
@@ -256,16 +292,26 @@ class ClientConnection(Flow):
         self.outbound.memo = Memo(grant, Action.DELIVER)
         drop_uncovered(self)
 
-    def end(self, reason: Reason, will: Will, *, in_order: bool = False) -> None:
-        """End the connection now, once. `in_order` lets what is buffered towards the client go out first."""
+    def end(self, reason: Reason, will: Will, *, in_order: bool = False, code: int | None = None) -> None:
+        """End the connection now, once. `in_order` lets what is buffered towards the client go out first.
+
+        A client of MQTT 5.0 is told the reason code (`code`, or that of the reason), but never behind anything that
+        is buffered, for that must not be sent.
+        """
         phase = self._phase
         if phase == ENDED:
             return
         self._phase = ENDED
         self._stop_timer()
+        farewell = self._last_packet(phase, reason, code)
         if in_order:
+            if farewell:
+                self.write(farewell)
             self._flush()
-            self._close()
+            self._close(self.limits.refusal_linger_s)
+        elif farewell and self.transport is not None and self._nothing_buffered(self.transport):
+            self.transport.write(farewell)
+            self._close(END_LINGER_S)
         elif self.transport is not None:
             self.transport.abort()
         if phase == ADMITTING and self.arrival is not None and self.arrival.task is not None:
@@ -277,7 +323,7 @@ class ClientConnection(Flow):
     def _end_session(self, reason: Reason, will: Will, *, in_order: bool) -> None:
         session = self.session
         assert session is not None
-        if will is Will.NEVER:
+        if will is Will.NEVER or self._will_waits(session, reason):
             self.will = None
         if will is Will.NEVER and not in_order:
             self.link.abort()
@@ -289,16 +335,46 @@ class ClientConnection(Flow):
         self.gate.service.sessions.closed(session, reason)
         log.info("session_ended", session=session.id, client_id=session.client_id, peer=self.peer, reason=reason.value)
 
+    def _will_waits(self, session: Session, reason: Reason) -> bool:
+        """Whether the will is kept for its delay, which ends with the session at the latest (5.0, 3.1.3.2.2).
+
+        Not where the gate closes, nor where an operator ends the session: his reset of the client id wipes it as well.
+        """
+        will, expiry_s = self.will, self.terms.session_expiry_s
+        if will is None or not will.delay_s or expiry_s == 0 or reason in {Reason.SHUTTING_DOWN, Reason.KICKED}:
+            return False
+        after_s = will.delay_s if expiry_s is None else min(will.delay_s, expiry_s)
+        return self.gate.delayed_wills.hold(session, self.upstream_id, will, after_s=after_s, peer=self.peer)
+
+    def _last_packet(self, phase: int, reason: Reason, code: int | None) -> bytes:
+        """Return the DISCONNECT that tells the client why it ends; nothing for one that cannot be told."""
+        if phase != OPEN or not self.terms.is5 or reason is Reason.DISCONNECTED:
+            return b""
+        return self.terms.codec.encode_disconnect(disconnect_code5(reason) if code is None else code)
+
+    def _nothing_buffered(self, transport: asyncio.Transport) -> bool:
+        """Whether what is written now goes out alone.
+
+        Behind TLS what the kernel did not take is nobody's to see: there a socket that takes more stands for it.
+        """
+        if self._answers or self._link_holds & Hold.CLIENT or transport.get_write_buffer_size():
+            return False
+        if transport.get_extra_info("sslcontext") is None:
+            return True
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
+
     async def wait_ended(self) -> None:
         """Return when socket and upstream are gone and the will, if any, has been handed over."""
         if self._farewell is not None:
             await self._farewell.wait()
 
-    def _close(self) -> None:
+    def _close(self, linger_s: float) -> None:
         transport = self.transport
         if transport is not None:
             transport.close()
-            self._timer = self._loop.call_later(self.limits.refusal_linger_s, transport.abort)
+            self._timer = self._loop.call_later(linger_s, transport.abort)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
+from collections.abc import Callable
 from enum import IntFlag
 
 import structlog
@@ -17,6 +18,8 @@ from authsvc.sessions import Session, Will
 from broker.inbound import Inbound
 from broker.limits import Limits
 from broker.outbound import Outbound
+from broker.reason_codes import PACKET_TOO_LARGE
+from broker.terms import Terms
 from broker.upstream import Link
 from broker.wire import MalformedPacket
 
@@ -47,12 +50,14 @@ class Flow(asyncio.Protocol):
         "outbound",
         "peer",
         "session",
+        "terms",
         "transport",
     )
 
     link: Link
     inbound: Inbound
     outbound: Outbound
+    terms: Terms  # from the CONNECT on
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.limits = limits
@@ -75,7 +80,7 @@ class Flow(asyncio.Protocol):
         """Whether the connection is over."""
 
     @abstractmethod
-    def end(self, reason: Reason, will: Will, *, in_order: bool = False) -> None:
+    def end(self, reason: Reason, will: Will, *, in_order: bool = False, code: int | None = None) -> None:
         """End the connection."""
 
     @abstractmethod
@@ -128,6 +133,18 @@ class Flow(asyncio.Protocol):
             self._answers += data
         elif self.transport is not None:
             self.transport.write(data)
+
+    def send(self, packet: bytes, shorter: Callable[[], bytes]) -> None:
+        """Send a packet that is no PUBLISH: as it is, or as `shorter` makes it where the client takes no more.
+
+        One that does not fit either way is not sent (MQTT 5.0, MQTT-3.1.2-24), and without it the client cannot go on.
+        """
+        limit = self.terms.max_to_client
+        if len(packet) > limit and len(packet := shorter()) > limit:
+            log.info("client_takes_too_little", peer=self.peer, limit=limit)
+            self.end(Reason.PROTOCOL_ERROR, Will.SEND, code=PACKET_TOO_LARGE)
+            return
+        self.write(packet)
 
     def _flush(self) -> None:
         answers, self._answers = self._answers, None

@@ -22,6 +22,7 @@ from authsvc.sessions import Session, Will
 from broker.admission import Admission
 from broker.clearings import Clearer
 from broker.connection import ClientConnection
+from broker.delayed_wills import DelayedWills
 from broker.limits import Backoff, Limits
 from broker.listeners import Listener, ListenerUse, OpenListener, open_listener
 from broker.packet_ids import SessionStates
@@ -56,6 +57,7 @@ class Gate:
         self.loop = asyncio.get_running_loop()
         self.admission = Admission(self)
         self.states = SessionStates()
+        self.delayed_wills = DelayedWills(self, limits.max_delayed_wills)
         self._backoff = Backoff(burst=limits.failed_connect_burst, refill_per_s=limits.failed_connects_per_s)
         self._listeners: list[OpenListener] = []
         self._connections: set[ClientConnection] = set()
@@ -91,14 +93,14 @@ class Gate:
         await self._clearer.stop()
         for connection in list(self._connections):
             connection.end(Reason.SHUTTING_DOWN, Will.SEND)
-        waiting = {*self._farewells, *self.admission.tasks}
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=CLOSE_WITHIN_S)
-            for task in late:
-                task.cancel()
-            if late:
-                log.warning("gate_closed_late", sessions=len(late))
-                await asyncio.wait(late, timeout=0.3)
+        wills = self.loop.create_task(self.delayed_wills.close(), name="delayed wills")
+        waiting = {*self._farewells, *self.admission.tasks, wills}
+        _, late = await asyncio.wait(waiting, timeout=CLOSE_WITHIN_S)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning("gate_closed_late", sessions=len(late))
+            await asyncio.wait(late, timeout=0.3)
 
     # --- called by connections -------------------------------------------------------------------------------
 
@@ -156,6 +158,9 @@ class Gate:
             waiting.discard(connection)
             if not waiting:
                 del self._leaving[key]
+        terms = connection.terms
+        if connection.keeps_session and (terms.session_expiry_s is not None or terms.expiry_changed):
+            self.service.session_left(connection.upstream_id, expiry_s=terms.session_expiry_s)
         self.released_upstream(connection.upstream_id)
 
     def released_upstream(self, upstream_id: str) -> None:

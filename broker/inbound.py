@@ -8,8 +8,9 @@ from authsvc.core.policy import Action, Decision, Memo
 from authsvc.core.reasons import Reason
 from authsvc.sessions import Will
 from broker import subscriptions, wire
+from broker.aliases import Aliases
 from broker.stream import Stream
-from broker.wire import MalformedPacket
+from broker.wire import Codec, MalformedPacket, PacketTooLarge
 
 if TYPE_CHECKING:
     from broker.connection import ClientConnection
@@ -18,11 +19,21 @@ if TYPE_CHECKING:
 class Inbound(Stream):
     """The client's packets, checked. Answers go through the connection, what is permitted to its link."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_aliases", "_connection", "in_flight")
 
     def __init__(self, connection: ClientConnection, memo: Memo) -> None:
-        super().__init__(memo, connection.limits.max_packet_bytes, retain_in_run=connection.capabilities.retained)
+        terms = connection.terms
+        super().__init__(
+            memo,
+            terms.codec,
+            max_packet=terms.max_from_client,
+            max_in_run=terms.max_from_client,
+            retain_in_run=connection.capabilities.retained,
+        )
         self._connection = connection
+        self._aliases = Aliases(terms.max_aliases)
+        # QoS 2 ids of this connection's exchanges without an end (5.0, 4.9: not preserved across connections)
+        self.in_flight: set[int] = set()
 
     @property
     def open(self) -> bool:
@@ -43,21 +54,30 @@ class Inbound(Stream):
         elif kind == wire.UNSUBSCRIBE:
             subscriptions.unsubscribe(self._connection, packet)
         elif kind in {wire.PUBACK, wire.PUBREC, wire.PUBCOMP}:
-            wire.parse_ack(packet)
+            self.codec.ack(packet)
             self._connection.link.write(packet)
         elif kind == wire.PUBREL:
             self._pubrel(packet)
         elif kind == wire.DISCONNECT:
-            wire.parse_bare(packet)
-            self._connection.disconnected()
-        else:  # a second CONNECT too: MQTT-3.1.0-2
-            raise MalformedPacket("MQTT-3.1.0-2", f"a second CONNECT or a packet of a server: {wire.NAMES[kind]}")
+            self._connection.disconnected(self.codec.disconnect(packet))
+        else:  # a second CONNECT too (MQTT-3.1.0-2), and AUTH, of which the CONNECT said nothing (MQTT-4.12.0-6)
+            detail = f"a second CONNECT or a packet out of place: {wire.NAMES[kind]}"
+            raise MalformedPacket("MQTT-3.1.0-2", detail, wire.reason_codes.PROTOCOL_ERROR)
 
     # PUBLISH
 
     def _publish(self, packet: bytes) -> None:
         connection = self._connection
-        publish = wire.parse_publish(packet)
+        publish = self.codec.publish(packet)
+        if publish.topic_alias is not None:
+            publish = self._aliases.resolve(publish)
+            packet = _encoded(self.codec, publish)
+            if len(packet) > connection.terms.max_to_upstream:
+                raise PacketTooLarge("3.3.4", "a packet too large for the broker with its whole topic")
+        most = connection.terms.receive_maximum
+        if publish.qos and len(self.in_flight) >= most and publish.packet_id not in self.in_flight:
+            code = wire.reason_codes.RECEIVE_MAXIMUM_EXCEEDED
+            raise MalformedPacket("MQTT-3.3.4-9", f"more than {most} exchanges in flight", code)
         if not connection.capabilities.carries(publish.topic):
             # Not to be remembered as allowed: the next one would be in the run.
             decision = Decision(allowed=False, reason=Reason.NO_RULE_MATCHES, rule=None)
@@ -70,27 +90,39 @@ class Inbound(Stream):
         else:
             self._denied(publish, decision)
             if publish.qos == 1 and connection.is_open:
-                connection.write(wire.encode_ack(wire.PUBACK, _id(publish)))
+                connection.write(self.codec.encode_ack(wire.PUBACK, _id(publish), wire.reason_codes.NOT_AUTHORIZED))
 
     def _publish_exactly_once(self, packet: bytes, publish: wire.Publish, decision: Decision) -> None:
-        """4.3.3, method B: an id that is open is a repetition, whatever the packet says now."""
+        """4.3.3, method B: an id that is open is a repetition, whatever the packet says now.
+
+        A denial of 5.0 says so and ends the exchange (4.3.3); that of 3.1.1 can only go through with it.
+        """
         connection = self._connection
         state = connection.state
         packet_id = _id(publish)
         if packet_id in state.answered:
-            connection.write(wire.encode_ack(wire.PUBREC, packet_id))
+            connection.write(self.codec.encode_ack(wire.PUBREC, packet_id))
             return
-        if packet_id not in state.passed and state.open_qos2 >= connection.limits.max_open_qos2:
-            raise MalformedPacket("4.3.3", f"more than {connection.limits.max_open_qos2} open QoS 2 packet ids")
+        repeated = packet_id in state.passed
+        if not repeated and state.open_qos2 >= connection.limits.max_open_qos2:
+            detail = f"more than {connection.limits.max_open_qos2} open QoS 2 packet ids"
+            raise MalformedPacket("4.3.3", detail, wire.reason_codes.RECEIVE_MAXIMUM_EXCEEDED)
         if decision.allowed:
             state.passed.add(packet_id)
+            if connection.terms.is5:
+                self.in_flight.add(packet_id)
             self._pass_on(packet, publish)
             return
         self._denied(publish, decision)
-        if connection.is_open:
-            if packet_id not in state.passed:  # else its PUBREL belongs to the upstream
-                state.answered.add(packet_id)
-            connection.write(wire.encode_ack(wire.PUBREC, packet_id))
+        if not connection.is_open:
+            return
+        if repeated:  # its PUBREL belongs to the upstream
+            connection.write(self.codec.encode_ack(wire.PUBREC, packet_id))
+        elif connection.terms.refuses_publishes:
+            connection.write(self.codec.encode_ack(wire.PUBREC, packet_id, wire.reason_codes.NOT_AUTHORIZED))
+        else:
+            state.answered.add(packet_id)
+            connection.write(self.codec.encode_ack(wire.PUBREC, packet_id))
 
     def _pass_on(self, packet: bytes, publish: wire.Publish) -> None:
         connection = self._connection
@@ -108,15 +140,30 @@ class Inbound(Stream):
     def _pubrel(self, packet: bytes) -> None:
         connection = self._connection
         state = connection.state
-        packet_id = wire.parse_ack(packet, level=connection.level).packet_id
+        pubrel = self.codec.ack(packet)
+        packet_id = pubrel.packet_id
         if packet_id in state.answered:
             state.answered.discard(packet_id)
-            connection.write(wire.encode_ack(wire.PUBCOMP, packet_id))
+            connection.write(self.codec.encode_ack(wire.PUBCOMP, packet_id))
         elif packet_id in state.passed or connection.capabilities.answers_pubrel:
             state.passed.discard(packet_id)
-            connection.link.write(wire.encode_ack(wire.PUBREL, packet_id))  # anew: MQTT 3.1 repeats it with DUP
+            # Anew: MQTT 3.1 repeats it with DUP.
+            anew = self.codec.encode_ack(wire.PUBREL, packet_id, pubrel.reason, pubrel.properties)
+            connection.link.write(anew)
         else:  # 4.3.3: a PUBREL is always answered, and this upstream does not
-            connection.write(wire.encode_ack(wire.PUBCOMP, packet_id))
+            connection.write(self.codec.encode_ack(wire.PUBCOMP, packet_id, wire.reason_codes.PACKET_ID_NOT_FOUND))
+
+
+def _encoded(codec: Codec, publish: wire.Publish) -> bytes:
+    return codec.encode_publish(
+        publish.topic,
+        publish.payload,
+        qos=publish.qos,
+        retain=publish.retain,
+        dup=publish.dup,
+        packet_id=publish.packet_id,
+        properties=publish.properties,
+    )
 
 
 def _id(publish: wire.Publish) -> int:

@@ -26,6 +26,8 @@ class Limits:
     max_persistent_sessions: int = 100  # a principal
     max_client_buffer_bytes: int = 1_048_576  # towards a client; above it the connection ends
     max_open_qos2: int = 1_000
+    max_topic_aliases: int = 10  # of MQTT 5.0, a connection
+    max_delayed_wills: int = 10_000  # of MQTT 5.0, of clients that are away
 
     max_retained_messages: int = 10_000  # where the gate keeps them in place of the broker
     max_retained_bytes: int = 64 * 1_048_576

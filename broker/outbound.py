@@ -20,9 +20,14 @@ class Outbound(Stream):
     __slots__ = ("_connection", "_subscribed_once", "swallow")
 
     def __init__(self, connection: ClientConnection, memo: Memo) -> None:
-        # A broker behind the gate may have other publishers: what fits the client's buffer may be delivered.
+        # A broker behind the gate may have other publishers: what fits the client's buffer may be delivered, unless
+        # the client itself takes less (5.0, 3.1.2.11.4): such a delivery is handled, and dropped.
         super().__init__(
-            memo, connection.limits.max_client_buffer_bytes, retain_in_run=connection.capabilities.retained
+            memo,
+            connection.terms.upstream_codec,
+            max_packet=connection.limits.max_client_buffer_bytes,
+            max_in_run=connection.terms.max_to_client,
+            retain_in_run=connection.capabilities.retained,
         )
         self._connection = connection
         self._subscribed_once = False
@@ -38,7 +43,7 @@ class Outbound(Stream):
             return
         position = 0
         while position < len(run):  # a PUBACK that the farewell waits for may be among them
-            end = wire.frame(run, position, self._max_packet)
+            end = wire.frame(run, position, self._max_packet, self._legal)
             self.swallow(run[position:end])
             position = end
 
@@ -49,22 +54,24 @@ class Outbound(Stream):
         elif kind == wire.PUBLISH:
             self._publish(packet)
         elif kind in {wire.PUBACK, wire.PUBREC, wire.PUBCOMP}:
-            wire.parse_ack(packet)
-            self._connection.write(packet)
+            self._ack(packet)
         elif kind == wire.PUBREL:
             self._pubrel(packet)
         elif kind == wire.SUBACK:
             subscriptions.answered(self._connection, packet)
             self._subscribed_once = True
         elif kind == wire.UNSUBACK:
-            if self._connection.requests.unsubscribed(wire.parse_ack(packet).packet_id) is False:
-                self._connection.write(packet)
+            subscriptions.unsubscribed(self._connection, packet)
+        elif kind == wire.DISCONNECT and self._connection.terms.is5:
+            self._connection.upstream_said(self.codec.disconnect(packet, from_server=True))
         elif kind != wire.PINGRESP:
             raise MalformedPacket("2.2.1", f"{wire.NAMES[kind]} from the upstream")
 
     def _publish(self, packet: bytes) -> None:
         connection = self._connection
-        publish = wire.parse_publish(packet)
+        publish = self.codec.publish(packet, from_server=True)
+        if publish.topic_alias is not None:
+            raise MalformedPacket("MQTT-3.1.2-26", "a topic alias from the upstream, which was offered none")
         flags = packet[0] & 0x07
         topic = publish.topic.encode()
         known = self.memo.tables[flags].get(topic)
@@ -73,7 +80,7 @@ class Outbound(Stream):
             known = decision.allowed
             if not known:  # once per topic and memo: a subscription wider than its set levels denies all day long
                 connection.denied(Action.DELIVER, publish.topic, decision)
-        if known:
+        if known and len(packet) <= connection.terms.max_to_client:
             if publish.retain and not self._subscribed_once and not connection.capabilities.retained:
                 # Such an upstream's retained messages come after a SUBACK: this one was queued, and 3.3.1-9 says 0.
                 packet = bytes((packet[0] & 0xFE,)) + packet[1:]
@@ -82,16 +89,27 @@ class Outbound(Stream):
             connection.write(packet)
         elif publish.packet_id is not None:
             if publish.qos == 1:
-                connection.link.write(wire.encode_ack(wire.PUBACK, publish.packet_id))
+                connection.link.write(self.codec.encode_ack(wire.PUBACK, publish.packet_id))
             else:
                 connection.state.withheld.add(publish.packet_id)
-                connection.link.write(wire.encode_ack(wire.PUBREC, publish.packet_id))
+                connection.link.write(self.codec.encode_ack(wire.PUBREC, publish.packet_id))
+
+    def _ack(self, packet: bytes) -> None:
+        """An answer to the client's PUBLISH or PUBREL; one that ends a QoS 2 exchange is noted (5.0, 4.3.3)."""
+        connection = self._connection
+        ack = self.codec.ack(packet)
+        if ack.type == wire.PUBCOMP or (ack.type == wire.PUBREC and ack.reason >= wire.reason_codes.UNSPECIFIED):
+            connection.inbound.in_flight.discard(ack.packet_id)
+            if ack.reason:
+                connection.state.passed.discard(ack.packet_id)
+        connection.send(packet, lambda: self.codec.encode_ack(ack.type, ack.packet_id, ack.reason))
 
     def _pubrel(self, packet: bytes) -> None:
         connection = self._connection
-        packet_id = wire.parse_ack(packet).packet_id
+        pubrel = self.codec.ack(packet)
+        packet_id = pubrel.packet_id
         if packet_id in connection.state.withheld:
             connection.state.withheld.discard(packet_id)
-            connection.link.write(wire.encode_ack(wire.PUBCOMP, packet_id))
+            connection.link.write(self.codec.encode_ack(wire.PUBCOMP, packet_id))
         else:
-            connection.write(packet)
+            connection.send(packet, lambda: self.codec.encode_ack(wire.PUBREL, packet_id, pubrel.reason))

@@ -67,17 +67,21 @@ class SessionStates:
 class PendingSubscribe:
     """A SUBSCRIBE that went upstream and waits for its SUBACK.
 
-    `size` is the number of codes that the client is owed: 0x80 but at the `places` of the forwarded filters, one list
-    of indices for each. `withdrawn` and `unsubscribed` are filters that were taken back since.
+    `size` is the number of codes that the client is owed: `codes` as far as they go, the last of them for the rest,
+    but for the `places` of the forwarded filters, one list of indices for each. `withdrawn` and `unsubscribed` are
+    filters that were taken back since.
     """
 
-    __slots__ = ("forwarded", "places", "size", "unsubscribed", "withdrawn")
+    __slots__ = ("codes", "forwarded", "places", "size", "unsubscribed", "withdrawn")
 
-    def __init__(self, size: int, forwarded: Sequence[tuple[str, int]], places: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, size: int, codes: bytearray, forwarded: Sequence[tuple[str, int]], places: Sequence[Sequence[int]]
+    ) -> None:
         self.size = size
+        self.codes = codes
         self.forwarded = forwarded
         self.places = places
-        self.withdrawn: set[str] = set()  # by a swap: the code becomes 0x80
+        self.withdrawn: set[str] = set()  # by a swap: the code becomes a refusal
         self.unsubscribed: set[str] = set()  # by the client itself: the code stays
 
 

@@ -7,24 +7,53 @@ chunk ─► cut tail of the last one in front ─► scan_run ─► forward wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Final
 
 from authsvc.core.policy import Memo
-from broker.wire import CUT, END, NEED_MORE, Framer, scan_run
+from broker.scanner import MIN_MAX_PACKET
+from broker.wire import CUT, END, NEED_MORE, Codec, Framer, legal_first_bytes
 
 # A packet that leaves the run costs some 10 µs: at most this many before others get a turn of the loop.
 SLOW_PACKETS_PER_TURN = 500
+_NO_TABLES: Final[tuple[Mapping[bytes, bool], ...]] = ({}, {}, {}, {})
 
 
 class Stream(ABC):
-    """Cuts chunks into packets. `feed` handles as much as one turn of the loop should; `more` tells of a rest."""
+    """Cuts chunks into packets. `feed` handles as much as one turn of the loop should; `more` tells of a rest.
 
-    __slots__ = ("_framer", "_max_packet", "_position", "_rest", "_retain_in_run", "memo")
+    Args:
+        memo: the decisions of this direction.
+        codec: of the side that sends.
+        max_packet: limit in bytes of a packet; a longer one ends the connection.
+        max_in_run: limit in bytes of a packet that goes on unseen; longer ones are handled one by one.
+        retain_in_run: whether publishes with the retain flag may go on unseen.
+    """
 
-    def __init__(self, memo: Memo, max_packet: int, *, retain_in_run: bool) -> None:
+    __slots__ = (
+        "_framer",
+        "_legal",
+        "_max_in_run",
+        "_max_packet",
+        "_no_run",
+        "_position",
+        "_rest",
+        "_retain_in_run",
+        "_scan",
+        "codec",
+        "memo",
+    )
+
+    def __init__(self, memo: Memo, codec: Codec, *, max_packet: int, max_in_run: int, retain_in_run: bool) -> None:
         self.memo = memo
+        self.codec = codec
+        self._scan = codec.scan
         self._max_packet = max_packet
+        self._max_in_run = max_in_run
+        self._no_run = max_in_run < MIN_MAX_PACKET  # a scan would not see that a short packet is too long
         self._retain_in_run = retain_in_run
-        self._framer = Framer(max_packet)
+        self._legal = legal_first_bytes(codec.level)
+        self._framer = Framer(max_packet, level=codec.level)
         self._rest = b""  # packets that wait for the next turn, from `_position` on
         self._position = 0
 
@@ -60,10 +89,10 @@ class Stream(ABC):
         position = start
         turns = SLOW_PACKETS_PER_TURN
         self.memo.refresh()
+        scan = self._scan
         while position < size:
-            stop, _, why = scan_run(
-                data, position, self.memo.tables, max_packet=self._max_packet, retain=self._retain_in_run
-            )
+            tables = _NO_TABLES if self._no_run else self.memo.tables
+            stop, _, why = scan(data, position, tables, max_packet=self._max_in_run, retain=self._retain_in_run)
             if stop > position:
                 self.forward(data if stop - position == size else data[position:stop])
                 position = stop

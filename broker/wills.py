@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from authsvc.core.credentials import WillMessage
+from authsvc.core.credentials import NEVER_EXPIRES, WillMessage
 from authsvc.core.errors import UpstreamUnavailable
 from authsvc.core.policy import Action
 from authsvc.sessions import Session
@@ -62,7 +62,7 @@ async def _farewell(connection: ClientConnection) -> None:
         if will is not None:
             await _send_on_link(connection, will)
             will = None
-        link.write(wire.DISCONNECT_PACKET)
+        link.write(_disconnect(connection))
         link.close()
     try:
         async with asyncio.timeout(CLOSED_WITHIN_S):
@@ -77,6 +77,16 @@ async def _farewell(connection: ClientConnection) -> None:
         await _send_on_service_connection(connection, will)
 
 
+def _disconnect(connection: ClientConnection) -> bytes:
+    """Return the DISCONNECT: without a will there is nothing to say upstream but a session expiry that was changed."""
+    terms = connection.terms
+    section = b""
+    if terms.expiry_changed:
+        expiry_s = NEVER_EXPIRES if terms.session_expiry_s is None else terms.session_expiry_s
+        section = wire.properties.encode([(wire.properties.SESSION_EXPIRY, expiry_s)])
+    return terms.upstream_codec.encode_disconnect(properties=section)
+
+
 def _may_send(connection: ClientConnection, will: WillMessage) -> bool:
     """A will is a publish: judged again by the grant as it is now."""
     decision = connection.grant.decide(Action.PUBLISH, will.topic, qos=will.qos, retain=will.retain)
@@ -87,40 +97,49 @@ def _may_send(connection: ClientConnection, will: WillMessage) -> bool:
 
 async def _send_on_link(connection: ClientConnection, will: WillMessage) -> None:
     link = connection.link
+    codec = connection.terms.upstream_codec
+    qos = min(will.qos, connection.terms.maximum_qos)
     retain = will.retain
     if retain and not connection.capabilities.retained:
         connection.retain(will.topic, will.payload, qos=will.qos)
         retain = False
-    if will.qos == 0:
-        link.write(wire.encode_publish(will.topic, will.payload, retain=retain))
+    if qos == 0:
+        link.write(codec.encode_publish(will.topic, will.payload, retain=retain, properties=will.properties))
         return
     packet_id = connection.requests.free_id(connection.state)
     answers: asyncio.Queue[int] = asyncio.Queue()
 
     def swallow(packet: bytes) -> None:
         kind = packet[0] & wire.TYPE_MASK
-        if kind in {wire.PUBACK, wire.PUBREC, wire.PUBCOMP} and wire.parse_ack(packet).packet_id == packet_id:
-            answers.put_nowait(kind)
+        if kind in {wire.PUBACK, wire.PUBREC, wire.PUBCOMP} and (ack := codec.ack(packet)).packet_id == packet_id:
+            refused = ack.reason >= wire.reason_codes.UNSPECIFIED  # 5.0, 4.3.3: the exchange is over
+            answers.put_nowait(wire.PUBCOMP if refused else kind)
 
     connection.outbound.swallow = swallow
     while connection.outbound.more:
         connection.outbound.go_on()
     link.resume()
-    link.write(wire.encode_publish(will.topic, will.payload, qos=will.qos, retain=retain, packet_id=packet_id))
+    publish = codec.encode_publish(
+        will.topic, will.payload, qos=qos, retain=retain, packet_id=packet_id, properties=will.properties
+    )
+    link.write(publish)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
-            if will.qos == 1:
+            if qos == 1:
                 await answers.get()
             else:
-                while await answers.get() != wire.PUBREC:
-                    pass
-                link.write(wire.encode_ack(wire.PUBREL, packet_id))
+                while (answer := await answers.get()) != wire.PUBREC:
+                    if answer == wire.PUBCOMP:
+                        return
+                link.write(codec.encode_ack(wire.PUBREL, packet_id))
                 while await answers.get() != wire.PUBCOMP:
                     pass
 
 
 async def _send_on_service_connection(connection: ClientConnection, will: WillMessage) -> None:
     try:
-        await connection.gate.upstream.publish(will.topic, will.payload, qos=will.qos, retain=will.retain)
+        await connection.gate.upstream.publish(
+            will.topic, will.payload, qos=will.qos, retain=will.retain, properties=will.properties
+        )
     except UpstreamUnavailable as error:
         log.warning("will_lost", topic=will.topic, peer=connection.peer, problem=str(error))

@@ -48,6 +48,10 @@ class Housekeeping:
         if len(self._ends) < MAX_SEEN or upstream_id in self._ends:
             self._ends[upstream_id] = expiry_s, expires_at_us
 
+    def has_noted_end(self, upstream_id: str) -> bool:
+        """Return whether an end of this session was noted and not written yet."""
+        return upstream_id in self._ends
+
     def with_noted_end(self, session: UpstreamSession) -> UpstreamSession:
         """Return the session with the end that was noted for it and may not be written yet."""
         noted = self._ends.get(session.upstream_id)

@@ -226,11 +226,18 @@ class Store:
             since_us=0,
             expiry_s=expiry_s,
         )
-        return await self.database.write(lambda tx: admission.open_upstream_session(tx, session, clean=clean))
+        written = await self.database.write(lambda tx: admission.open_upstream_session(tx, session, clean=clean))
+        if written.value is not None and self.has_noted_end(written.value.upstream_id):
+            self.note_session_end(written.value.upstream_id, expiry_s=expiry_s, expires_at_us=None)
+        return written
 
     def note_session_end(self, upstream_id: str, *, expiry_s: int | None, expires_at_us: int | None) -> None:
         """Note when a persistent session ends, None while it is in use; written with others every 5 s. Never raises."""
         self._housekeeping.note_session_end(upstream_id, expiry_s, expires_at_us)
+
+    def has_noted_end(self, upstream_id: str) -> bool:
+        """Return whether an end was noted and may not be written yet: what is noted next must replace it."""
+        return self._housekeeping.has_noted_end(upstream_id)
 
     async def leave_all_sessions(self) -> Written[None]:
         """At a start: give every session that can expire its end, counted from now, where none was written."""

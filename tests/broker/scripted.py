@@ -159,6 +159,9 @@ class ScriptedService:
             return fresh, True
         return self.rows.setdefault(key, fresh), admitted.clean_start
 
+    def session_entered(self, upstream_id: str, *, expiry_s: int | None) -> None:
+        self.left.pop(upstream_id, None)
+
     def session_left(self, upstream_id: str, *, expiry_s: int | None) -> None:
         self.left[upstream_id] = expiry_s
 

@@ -272,7 +272,7 @@ async def test_a_link_that_does_not_let_go_does_not_delay_the_answer(
         async def wait_closed(self) -> None:
             await let_go.wait()
 
-    async def slow(owner, upstream_id: str, *, clean: bool):
+    async def slow(owner, upstream_id: str, *, clean: bool, **hello):
         link = Sticky(await connect(owner, upstream_id, clean=clean), [])
         rig.service.feed.touch(Name(Kind.THING, "t", "a"))
         return link

@@ -25,6 +25,8 @@ from broker.limits import Backoff, Limits, bucket_of
         ("max_persistent_sessions", 100),
         ("max_client_buffer_bytes", 1024 * 1024),
         ("max_open_qos2", 1_000),
+        ("max_topic_aliases", 10),
+        ("max_delayed_wills", 10_000),
         ("failed_connect_burst", 100),
         ("failed_connects_per_s", 10.0),
     ],

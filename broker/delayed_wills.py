@@ -1,0 +1,146 @@
+"""Wills that wait for their delay (MQTT 5.0, 3.1.3.2.2): dropped if the session goes on in time, judged when they fire.
+
+A will waits here while its client is away, so nothing of it is with the broker that a revocation could not reach. What
+wipes a session wipes its row in the store, and a will whose session has no row any more is never sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING
+
+import structlog
+
+from authsvc.core.credentials import WillMessage
+from authsvc.core.errors import StoreUnavailable, UpstreamUnavailable
+from authsvc.core.facts import Refusal
+from authsvc.core.policy import Action, Grant
+from authsvc.core.reasons import Reason
+from authsvc.sessions import Session
+
+if TYPE_CHECKING:
+    from broker.gate import Gate
+
+log = structlog.get_logger(__name__)
+
+MAX_BYTES = 64 * 1_048_576  # of all that wait
+ATTEMPTS = 15  # to read the store, which may be away when the time has come
+AGAIN_AFTER_S = 2.0
+
+Key = tuple[str, str]
+
+
+class _Held:
+    """One will that waits."""
+
+    __slots__ = ("peer", "session", "size", "task", "timer", "upstream_id", "will")
+
+    def __init__(self, session: Session, upstream_id: str, will: WillMessage, peer: str) -> None:
+        self.session = session
+        self.upstream_id = upstream_id
+        self.will = will
+        self.peer = peer
+        self.size = len(will.payload) + len(will.properties) + 4 * len(will.topic)
+        self.timer: asyncio.TimerHandle | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class DelayedWills:
+    """The wills of one gate that wait, by principal and client id: at most `limit`, one a session."""
+
+    def __init__(self, gate: Gate, limit: int) -> None:
+        self._gate = gate
+        self._limit = limit
+        self._held: dict[Key, _Held] = {}
+        self._bytes = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, session: Session, upstream_id: str, will: WillMessage, *, after_s: float, peer: str) -> bool:
+        """Keep the will until then; False when there is no room, and it is to be sent without delay."""
+        held = _Held(session, upstream_id, will, peer)
+        if len(self._held) >= self._limit or self._bytes + held.size > MAX_BYTES:
+            return False
+        key = (session.principal, session.client_id)
+        self._drop(key)  # of an older connection of the same session
+        self._held[key] = held
+        self._bytes += held.size
+        held.timer = self._gate.loop.call_later(after_s, self._fire, key, held, ATTEMPTS)
+        return True
+
+    def reconnected(self, principal: str, client_id: str, grant: Grant, *, resumes: bool) -> None:
+        """The client is back: its will is dropped where the session goes on, and sent where it ended (3.1.3.2.2)."""
+        held = self._drop((principal, client_id))
+        if held is not None and not resumes and self._may_send(held, grant):
+            self._run(self._publish(held))
+
+    async def close(self) -> None:
+        """Send all that wait, judged like at their time; return when they are sent or could not be."""
+        for key, held in list(self._held.items()):
+            if held.timer is not None:
+                held.timer.cancel()
+            if held.task is None:
+                self._fire(key, held, 1)
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _drop(self, key: Key) -> _Held | None:
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._bytes -= held.size
+            if held.timer is not None:
+                held.timer.cancel()
+        return held
+
+    def _fire(self, key: Key, held: _Held, attempts: int) -> None:
+        held.task = self._run(self._send(key, held, attempts))
+
+    def _run(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self._gate.loop.create_task(work, name="delayed will")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _send(self, key: Key, held: _Held, attempts: int) -> None:
+        """Judge the will by the facts as they are now, and send it unless the client came back meanwhile."""
+        outcome: Grant | Refusal = Refusal(reason=Reason.STORE_UNAVAILABLE)
+        for attempt in range(attempts):
+            if attempt:
+                await asyncio.sleep(AGAIN_AFTER_S)
+            try:
+                outcome = await self._gate.service.grant_of_ended(held.session, held.upstream_id)
+            except StoreUnavailable:
+                continue
+            break
+        if self._held.get(key) is not held:  # the client came back, with a fate of its own for the will
+            return
+        self._drop(key)
+        if isinstance(outcome, Refusal):
+            log.info(
+                "delayed_will_dropped",
+                client_id=held.session.client_id,
+                peer=held.peer,
+                reason=outcome.reason.value,
+            )
+        elif self._may_send(held, outcome):
+            await self._publish(held)
+
+    def _may_send(self, held: _Held, grant: Grant) -> bool:
+        """A will is a publish: judged by the grant of this moment."""
+        will = held.will
+        decision = grant.decide(Action.PUBLISH, will.topic, qos=will.qos, retain=will.retain)
+        if not decision.allowed:
+            self._gate.service.denied(held.session, Action.PUBLISH.value, will.topic, decision)
+        return decision.allowed and self._gate.upstream.capabilities.carries(will.topic)
+
+    async def _publish(self, held: _Held) -> None:
+        will = held.will
+        try:
+            await self._gate.upstream.publish(
+                will.topic, will.payload, qos=will.qos, retain=will.retain, properties=will.properties
+            )
+        except UpstreamUnavailable as error:
+            log.warning("will_lost", topic=will.topic, peer=held.peer, problem=str(error))
