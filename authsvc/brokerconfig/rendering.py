@@ -7,7 +7,6 @@ comment sign, quotation mark or control character. Sources of each broker's synt
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from importlib import resources
 from typing import Final
 from urllib.parse import urlsplit
 
-from authsvc.brokerconfig.installation import HOOKED, KINDS, SHOWS_SECRET, Installation
+from authsvc.brokerconfig.installation import KINDS, Installation, is_loopback
+from authsvc.brokerconfig.sections import MANAGEMENT, quoted, settings_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,34 +38,6 @@ def render(installation: Installation) -> tuple[Rendered, ...]:
 def default_files() -> dict[str, str]:
     """Return what stands in ``config/``: every file of every broker, for an installation on one machine."""
     return {file.name: file.text for kind in KINDS for file in render(Installation(kind=kind))}
-
-
-def settings_lines(installation: Installation) -> str:
-    """Return the ``[brokers.NAME]`` section, TOML, that belongs to the rendered files; "" where there is none."""
-    if installation.kind == "mosquitto":
-        return f"[mqtt]\nupstream = {_quoted(installation.bind)}\n"
-    kind = "goauth" if installation.kind == "mosquitto-go-auth" else installation.kind
-    lines = [f"[brokers.{installation.name}]"]
-    if installation.name != kind:
-        lines.append(f"kind = {_quoted(kind)}")
-    if installation.secret_file:
-        lines.append(f"secret_file = {_quoted(installation.secret_file)}")
-    management = installation.management_url or _MANAGEMENT.get(installation.kind, "")
-    if management:
-        lines.append(f"management_url = {_quoted(management)}")
-        if user := _MANAGERS.get(installation.kind, ""):
-            lines.append(f"management_user = {_quoted(user)}")
-        lines.append(f"management_password_file = {_quoted(f'/etc/authsvc/{installation.name}.management')}")
-    return "\n".join(lines) + "\n"
-
-
-# Where each broker's own management interface is unless its configuration says otherwise, and who authsvc is there.
-_MANAGEMENT: Final = {
-    "emqx": "http://127.0.0.1:18083",
-    "vernemq": "http://127.0.0.1:8888",
-    "rabbitmq": "http://127.0.0.1:15672",
-}
-_MANAGERS: Final = {"emqx": "API-KEY", "rabbitmq": "authsvc-manager"}
 
 
 def _fill(template: str, installation: Installation, values: Mapping[str, str]) -> str:
@@ -96,8 +68,12 @@ def _as_comments(installation: Installation) -> str:
     return "\n".join(lines)
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _management_port(installation: Installation) -> str:
+    """Return the port of the management interface on this machine, that of `management_url` if it is here."""
+    url = installation.management_url or MANAGEMENT[installation.kind]
+    parts = urlsplit(url)
+    here = parts.scheme == "http" and is_loopback(parts.hostname or "")
+    return str(parts.port if here and parts.port else urlsplit(MANAGEMENT[installation.kind]).port)
 
 
 def _caller(installation: Installation) -> str:
@@ -107,7 +83,7 @@ def _caller(installation: Installation) -> str:
     if installation.secret_file:
         return (
             f"# SECRET, in the addresses below, stands for the content of {installation.secret_file} : put it there\n"
-            "# (letters and digits need no escaping), and let nobody but the broker read this file: mode 0640 or less.\n"
+            "# (letters and digits need no escaping), and let only the broker read this file: mode 0640 or less.\n"
             "# It is sent as the password of Basic authentication, since this broker sends no header of our choice."
         )
     return (
@@ -131,12 +107,12 @@ def _emqx(installation: Installation) -> tuple[Rendered, ...]:
         if protocol != opened:
             listeners.append(f"  {protocol}.default.{enable} = false")
             continue
-        listeners += [f"  {protocol}.default {{", f"    {enable} = true", f"    bind = {_quoted(installation.bind)}"]
+        listeners += [f"  {protocol}.default {{", f"    {enable} = true", f"    bind = {quoted(installation.bind)}"]
         if installation.bind_cert:
             listeners += [
                 "    ssl_options {",
-                f"      certfile = {_quoted(installation.bind_cert)}",
-                f"      keyfile = {_quoted(installation.bind_key)}",
+                f"      certfile = {quoted(installation.bind_cert)}",
+                f"      keyfile = {quoted(installation.bind_key)}",
                 "    }",
             ]
         listeners.append("  }")
@@ -148,14 +124,14 @@ def _emqx(installation: Installation) -> tuple[Rendered, ...]:
             ("certfile", installation.tls_cert),
             ("keyfile", installation.tls_key),
         ):
-            ssl += [f"  {key} = {_quoted(file)}"] if file else []
+            ssl += [f"  {key} = {quoted(file)}"] if file else []
         ssl.append("}")
     node_cache = installation.at_least(5, 9)
     values = {
         "secret_file": installation.secret_file,
         "listeners": "\n".join(listeners),
-        "authn_url": _quoted(f"{installation.hooks}/authn"),
-        "authz_url": _quoted(f"{installation.hooks}/authz"),
+        "authn_url": quoted(f"{installation.hooks}/authn"),
+        "authz_url": quoted(f"{installation.hooks}/authz"),
         "ssl": "\n".join(f"    {line}" for line in ssl),
         "authz_ssl": "\n".join(f"      {line}" for line in ssl),
         "authentication_settings": (
@@ -206,6 +182,7 @@ def _vernemq(installation: Installation) -> tuple[Rendered, ...]:
         ]
     values = {
         "caller": _caller(installation),
+        "management_port": _management_port(installation),
         "listeners": "\n".join(listeners),
         "hooks": "\n".join(hooks),
         "tls": "\n".join(["", *tls]) if tls else "",
@@ -240,13 +217,14 @@ def _rabbitmq(installation: Installation) -> tuple[Rendered, ...]:
             tls = [f"auth_http.ssl_options.{key} = {file}" for key, file in given if file]
             tls.append("auth_http.ssl_options.verify = verify_peer")
         else:
-            options = "\n".join(f"      {{{key}, {_quoted(file)}}}," for key, file in given if file)
+            options = "\n".join(f"      {{{key}, {quoted(file)}}}," for key, file in given if file)
             text = _fill("advanced.config", installation, {"options": options})
             files.append(Rendered(name="advanced.config", text=text))
     values = {
         "advanced": " and advanced.config" if files else "",
         "caller": _caller(installation),
         "listeners": "\n".join(listeners),
+        "management_port": _management_port(installation),
         "anonymous": "anonymous_login_user = none" if installation.at_least(4, 0) else "",
         "hooks": installation.hooks_with_secret,
         "tls": "\n".join(tls),
@@ -264,21 +242,21 @@ def _nanomq(installation: Installation) -> tuple[Rendered, ...]:
     requests without headers carry no parameters), src/supplemental/nanolib/conf_ver2.c (`auth.http_auth`, `include`).
     """
     kind = "ssl" if installation.bind_cert else "tcp"
-    listeners = [f"listeners.{kind} {{", f"  bind = {_quoted(installation.bind)}"]
+    listeners = [f"listeners.{kind} {{", f"  bind = {quoted(installation.bind)}"]
     if installation.bind_cert:
         listeners += [
-            f"  keyfile = {_quoted(installation.bind_key)}",
-            f"  certfile = {_quoted(installation.bind_cert)}",
+            f"  keyfile = {quoted(installation.bind_key)}",
+            f"  certfile = {quoted(installation.bind_cert)}",
             "  verify_peer = false",
         ]
     headers = f"/etc/nanomq/{installation.name}-headers.conf"
     values = {
         "secret_file": installation.secret_file,
         "headers_file": headers,
-        "headers_path": _quoted(headers),
+        "headers_path": quoted(headers),
         "listeners": "\n".join([*listeners, "}"]),
-        "auth_url": _quoted(f"{installation.hooks}/auth"),
-        "acl_url": _quoted(f"{installation.hooks}/acl"),
+        "auth_url": quoted(f"{installation.hooks}/auth"),
+        "acl_url": quoted(f"{installation.hooks}/acl"),
     }
     return (Rendered(name="nanomq.conf", text=_fill("nanomq.conf", installation, values)),)
 
@@ -316,22 +294,22 @@ def _aedes(installation: Installation) -> tuple[Rendered, ...]:
     """Aedes 1 with the adapter of ``broker/aedes`` (its index.d.ts); strings of JSON are strings of JavaScript."""
     secure = bool(installation.bind_cert)
     files = (("ca", installation.tls_ca), ("cert", installation.tls_cert), ("key", installation.tls_key))
-    tls = ", ".join(f"{key}: readFileSync({_quoted(file)})" for key, file in files if file)
+    tls = ",\n".join(f"    {key}: readFileSync({quoted(file)})" for key, file in files if file)
     options = ""
     if secure:
         pair = (("cert", installation.bind_cert), ("key", installation.bind_key))
-        options = "{ " + ", ".join(f"{key}: readFileSync({_quoted(file)})" for key, file in pair) + " }, "
+        options = "{\n" + ",\n".join(f"  {key}: readFileSync({quoted(file)})" for key, file in pair) + "\n}, "
     values = {
         "settings": _as_comments(installation).replace("#", "//", 1).replace("\n#", "\n//"),
         "server": "tls" if secure else "net",
         "readers": "import { readFileSync } from 'node:fs'" if tls or secure else "",
-        "url": _quoted(installation.url),
-        "name": _quoted(installation.name),
-        "secret_file": _quoted(installation.secret_file),
-        "tls": f"  tls: {{ {tls} }}" if tls else "",
+        "url": quoted(installation.url),
+        "name": quoted(installation.name),
+        "secret_file": quoted(installation.secret_file),
+        "tls": f"  tls: {{\n{tls}\n  }}" if tls else "",
         "options": options,
         "port": installation.port,
-        "host": _quoted(installation.host.strip("[]")),
+        "host": quoted(installation.host.strip("[]")),
     }
     text = _fill("aedes.mjs", installation, values).replace(",\n})", "\n})")
     return (Rendered(name="aedes.mjs", text=text),)
@@ -346,5 +324,3 @@ _FILES: Final[Mapping[str, Callable[[Installation], tuple[Rendered, ...]]]] = {
     "mosquitto": _mosquitto,
     "aedes": _aedes,
 }
-
-__all__ = ["HOOKED", "KINDS", "SHOWS_SECRET", "VERNEMQ_HOOKS", "Rendered", "default_files", "render", "settings_lines"]

@@ -92,7 +92,8 @@ def add(app: typer.Typer) -> None:
 
 
 def _show(installation: Installation, *, only: str, output: Path | None, settings: bool, out: Output) -> None:
-    from authsvc.brokerconfig.rendering import render, settings_lines  # noqa: PLC0415
+    from authsvc.brokerconfig.rendering import render  # noqa: PLC0415
+    from authsvc.brokerconfig.sections import settings_lines  # noqa: PLC0415
 
     files = render(installation)
     named = {file.name: file for file in files}

@@ -39,7 +39,8 @@ def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Findin
     yield from files.unknown()
     yield from _anonymous(files, release)
     yield from _backends(files)
-    yield from _http(files)
+    verified = any(re.search(r"\{\s*verify\s*,\s*verify_peer\b", source.text) for source in terms)
+    yield from _http(files, verified=verified)
     yield from _listeners(files)
     yield from _users(files)
 
@@ -100,7 +101,7 @@ def _cache(files: Together, source: Source, line: int) -> Iterator[Finding]:
             yield files.unsafe(key, "behind the cache another backend decides", f"{key} = http")
 
 
-def _http(files: Together) -> Iterator[Finding]:
+def _http(files: Together, *, verified: bool) -> Iterator[Finding]:
     method = files.value("auth_http.http_method")
     if method is None or method.lower() != "post":
         meaning = "a GET puts passwords into URLs and logs" + files.by_default("auth_http.http_method")
@@ -118,7 +119,7 @@ def _http(files: Together) -> Iterator[Finding]:
     if verify is not None and verify != "verify_peer":
         meaning = "whoever is in between answers for authsvc"
         yield files.unsafe("auth_http.ssl_options.verify", meaning, "verify_peer")
-    elif secure and verify is None:
+    elif secure and verify is None and not verified:
         meaning = "nothing here says that the certificate of authsvc is verified"
         yield files.doubtful(
             "auth_http.ssl_options.verify", meaning, "verify_peer; before RabbitMQ 4 in advanced.config"
