@@ -101,7 +101,7 @@ SLOW_PACKETS = {
 }
 
 
-@pytest.mark.parametrize("behind", [b"", RUN["properties"]], ids=["last", "followed"])
+@pytest.mark.parametrize("behind", [b"", RUN["properties"], b"\x00\x00"], ids=["last", "followed", "zeros"])
 @pytest.mark.parametrize("name", SLOW_PACKETS)
 def test_packet_that_needs_a_closer_look_ends_the_run(name, behind):
     """Denied, unknown, other and malformed packets stay out, whatever follows that could be mistaken for theirs."""
