@@ -55,7 +55,7 @@ class Hooks:
             self.attached[config.name] = attached
             callers = Callers(config.secrets)
             for path, hook in adapter.routes.items():
-                self._routes[f"{PREFIX}{config.name}/{path}"] = (attached, callers, path, hook)
+                self._routes[f"{PREFIX}{config.name}/{path}".removesuffix("/")] = (attached, callers, path, hook)
 
     async def start(self) -> None:
         """Restore the sessions of every broker, before any hook is answered. Raises StoreUnavailable."""
@@ -84,6 +84,7 @@ class Hooks:
             return Problem(404, "not_found", "there is nothing at this path").response()
         attached, callers, path, hook = route
         if scope["method"] not in hook.methods:
+            log.warning("hook_method_refused", broker=attached.name, path=path, method=scope["method"])
             return Problem(405, "method_not_allowed", "this path does not take this method").response()
         headers, content_types = _headers(scope)
         if not callers.admit(headers):
