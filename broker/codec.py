@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from authsvc.core.credentials import WillMessage
-from broker import decode, decode5, encode, encode5, scanner, scanner5
+from broker import decode, decode5, encode, encode5, opening5, scanner, scanner5
 from broker.packets import (
     DISCONNECT,
     MQTT_3_1,
@@ -208,14 +208,14 @@ class Codec5:
 
     level = MQTT_5_0
     scan: Scan = staticmethod(scanner5.scan_run5)
-    connack = staticmethod(decode5.parse_connack)
+    connack = staticmethod(opening5.parse_connack)
     publish = staticmethod(decode5.parse_publish)
     ack = staticmethod(decode5.parse_ack)
     subscribe = staticmethod(decode5.parse_subscribe)
     suback = staticmethod(decode5.parse_suback)
     unsubscribe = staticmethod(decode5.parse_unsubscribe)
     unsuback = staticmethod(decode5.parse_unsuback)
-    disconnect = staticmethod(decode5.parse_disconnect)
+    disconnect = staticmethod(opening5.parse_disconnect)
     from_client = staticmethod(decode5.parse_from_client)
     from_server = staticmethod(decode5.parse_from_server)
     encode_connect = staticmethod(encode5.encode_connect)
@@ -249,4 +249,4 @@ def parse_connect(packet: bytes, *, mqtt5: bool = False) -> Connect:
     except UnsupportedProtocol as other:
         if not mqtt5 or other.level != MQTT_5_0 or other.name != "MQTT":
             raise
-    return decode5.parse_connect(packet)
+    return opening5.parse_connect(packet)
