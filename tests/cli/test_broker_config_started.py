@@ -1,0 +1,124 @@
+"""The printed configurations start the real brokers that are here, and what they promise holds there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from authsvc.brokerconfig.installation import Installation
+from authsvc.brokerconfig.rendering import render
+from tests.adapters.rabbitmq_broker import MANAGER, RabbitMQ
+from tests.broker.mosquitto import Mosquitto
+from tests.broker.raw_client import RawClient
+from tests.live_service import LiveService, call, live_service
+
+SECRET = secrets.token_hex(16)
+USER_OF_ROOT = "user root\n" if os.geteuid() == 0 else ""  # or Mosquitto gives up the right to its own folder
+
+
+class _Printed(Mosquitto):
+    """Mosquitto with the printed file, and with nothing else but where it keeps what it must."""
+
+    def __init__(self, folder: Path, *, bind: str | None = None) -> None:
+        super().__init__(folder)
+        text = render(Installation(kind="mosquitto", bind=bind or f"127.0.0.1:{self.port}"))[0].text
+        self._config.write_text(f"{text}persistence_location {folder}/\n{USER_OF_ROOT}")
+
+
+async def test_the_printed_mosquitto_conf_starts_mosquitto_and_the_gate_stands_before_it(tmp_path: Path) -> None:
+    """A device connects to the gate, and its message comes through Mosquitto to itself."""
+    broker = _Printed(tmp_path)
+    await broker.start()
+    try:
+        with live_service(tmp_path, "--upstream", f"127.0.0.1:{broker.port}") as service:
+            token = _token(service)
+            client = await RawClient.connected(("127.0.0.1", service.port), "d1", token, username="d1")
+            assert await client.subscribe("default/default/d1/command/#") == [0]
+            await client.disconnect()
+    finally:
+        await broker.stop()
+
+
+def test_the_printed_mosquitto_conf_opens_a_socket_where_asked() -> None:
+    """A path is a Unix socket, which no other machine reaches."""
+    text = render(Installation(kind="mosquitto", bind="/run/mosquitto/gate/gate.sock"))[0].text
+    assert "\nlistener 0 /run/mosquitto/gate/gate.sock\n" in text
+    assert "127.0.0.1" not in text
+
+
+def _token(service: LiveService) -> str:
+    made = call(
+        "authsvc", "token", "create", "t", "--definition", "thing", "--quiet", "--url", service.url,
+        AUTHSVC_ADMIN_TOKEN=service.key,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def attached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveService, RabbitMQ]]:
+    """A service and a RabbitMQ that knows of it what `authsvc config rabbitmq` prints, with the secret put in."""
+    folder = tmp_path_factory.mktemp("printed")
+    broker = RabbitMQ(folder, hooks="http://127.0.0.1:1/hooks/rabbitmq")
+    settings = {
+        "AUTHSVC__BROKERS__RABBITMQ__SECRET": SECRET,
+        "AUTHSVC__BROKERS__RABBITMQ__MANAGEMENT_URL": broker.management_url,
+        "AUTHSVC__BROKERS__RABBITMQ__MANAGEMENT_USER": MANAGER,
+        "AUTHSVC__BROKERS__RABBITMQ__MANAGEMENT_PASSWORD": SECRET,
+    }
+    with live_service(tmp_path_factory.mktemp("service"), settings=settings) as service:
+        printed = call(
+            "authsvc", "config", "rabbitmq", "--version", "3.10.8", "--url", service.url,
+            "--secret-file", "/etc/authsvc/rabbitmq.secret", "--bind", f"127.0.0.1:{broker.port}",
+            "--management-url", broker.management_url, "--output", folder / "made",
+        )  # fmt: skip
+        assert printed.returncode == 0, printed.stderr
+        text = (folder / "made" / "rabbitmq.conf").read_text()
+        assert SECRET not in text
+        (folder / "rabbitmq.conf").write_text(text.replace(":SECRET@", f":{SECRET}@") + "log.console.level = info\n")
+        (folder / "enabled_plugins").write_text((folder / "made" / "enabled_plugins").read_text())
+        try:
+            broker.start()
+            yield service, broker
+        finally:
+            broker.stop()
+
+
+async def test_the_printed_rabbitmq_conf_starts_rabbitmq_and_lets_a_device_in(
+    attached: tuple[LiveService, RabbitMQ],
+) -> None:
+    """Who has a token connects to RabbitMQ and subscribes to what is its own."""
+    service, broker = attached
+    client = await RawClient.connected(("127.0.0.1", broker.port), "d1", _token(service), username="d1")
+    assert await client.subscribe(("default/default/d1/command/#", 1)) == [1]
+    await client.disconnect()
+
+
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [
+        pytest.param("guest", "guest", id="the user that every installation has"),
+        pytest.param("d1", "nonsense", id="no token"),
+        pytest.param(None, None, id="anonymous"),
+    ],
+)
+async def test_rabbitmq_with_the_printed_conf_lets_nobody_else_in(
+    attached: tuple[LiveService, RabbitMQ], username: str | None, password: str | None
+) -> None:
+    """No guest, nobody without a token, nobody without a name."""
+    client = await RawClient.open(("127.0.0.1", attached[1].port))
+    assert await client.connect("d2", password, username=username) != 0
+    client.cut()
+
+
+def test_rabbitmq_with_the_printed_conf_speaks_no_amqp(attached: tuple[LiveService, RabbitMQ]) -> None:
+    """Its other protocol would be another way to the same queues."""
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", attached[1].amqp_port), 1).close()
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", 5672), 1).close()
