@@ -92,6 +92,9 @@ class RumqttdUpstream(ManagedUpstream):
             # Clean start and expiry are two things in 5.0 (3.1.2.4); it keeps what did not start clean.
             await self.clear_session(upstream_id)
             clean = False
+        if (old := self._links.get(upstream_id)) is not None:
+            old.close()  # not by a reset: see `rumqttd_link`
+            await old.wait_closed()
         link = RumqttdLink(owner, hello.level, self.kept.match)
         return link.over(await super().connect(link, upstream_id, clean=clean, hello=hello))
 

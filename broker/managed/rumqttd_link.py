@@ -5,6 +5,9 @@
 * An acknowledgement, or a PUBREL, that it does not await ends the connection: here it is not passed on.
 * An UNSUBSCRIBE is answered once for each filter that was held, so never or several times: here once, when the PINGREQ
   sent behind it is answered.
+* The end of a connection is an event with the number of its place, told twice after a DISCONNECT, and late after a
+  reset: by then the place may be another's, whose connection it ends. So no DISCONNECT is passed on, every end is in
+  order, and it is over when rumqttd has closed its side, which comes after the event.
 * Retained messages are the gate's: they are sent here, with packet ids above those that rumqttd uses.
 
 A session that is idle gets a PINGREQ now and then, as rumqttd takes no keep-alive of 0.
@@ -103,7 +106,7 @@ class RumqttdLink:
             self._pongs.append(self._codec.encode_unsuback(asked.packet_id, bytes(len(asked.filters))))
             return packet + wire.PINGREQ_PACKET
         if kind == wire.DISCONNECT:
-            return packet
+            return b""
         packet_id = _packet_id(packet, 0)
         if kind == wire.PUBLISH:  # of QoS 2
             if packet_id in self._open:
@@ -143,8 +146,8 @@ class RumqttdLink:
         self._link.close()
 
     def abort(self) -> None:
-        """End now."""
-        self._link.abort()
+        """End in order too: what was written has been decided, and a reset may cost another his connection."""
+        self._link.close()
 
     async def wait_closed(self) -> None:
         """Return when the connection is gone."""

@@ -19,7 +19,7 @@ from broker.managed import mosquitto
 from broker.managed.child import BrokerNotStarted, Child, RunAs, user_to_run_as
 from broker.managed.mosquitto import configuration, find_mosquitto, managed_mosquitto
 from tests.broker.link_owner import connected, subscribe
-from tests.broker.test_managed_rumqttd import somebody
+from tests.broker.upstreams import somebody
 
 A = "A" * 22
 IS_ROOT = os.geteuid() == 0
@@ -132,7 +132,7 @@ import asyncio, sys
 from pathlib import Path
 from broker.limits import Limits
 from broker.managed.{kind} import managed_{kind}
-from tests.broker.test_managed_rumqttd import somebody
+from tests.broker.upstreams import somebody
 
 async def main():
     upstream = managed_{kind}(Path(sys.argv[1]), limits=Limits(), run_as=somebody())

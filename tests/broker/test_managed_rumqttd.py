@@ -11,18 +11,13 @@ import pytest
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.limits import Limits
-from broker.managed.child import RunAs, user_to_run_as
 from broker.managed.rumqttd import RUMQTTD, managed_rumqttd
 from broker.tcp import TcpUpstream
 from broker.upstream import Hello
 from tests.broker.link_owner import Owner, connected, subscribe, unsubscribe
+from tests.broker.upstreams import somebody
 
 A, B = "A" * 22, "B" * 22
-
-
-def somebody() -> RunAs:
-    """Return whom a managed broker may run as here: tests are often run by root."""
-    return user_to_run_as("nobody" if os.geteuid() == 0 else "")
 
 
 @pytest.fixture
@@ -322,3 +317,16 @@ async def test_it_is_restarted_on_other_ports_and_used_again(upstream):
     link, owner = await connected(upstream)
     await subscribe(link, owner, ("x", 0))
     await unsubscribe(link, owner, "x")
+
+
+async def test_an_end_never_costs_another_his_connection(upstream):
+    """rumqttd tells the end of a connection by the number of its place, which may have been given away meanwhile."""
+    stays = [await connected(upstream, f"{number:022d}") for number in range(5)]
+    for number in range(150):
+        ends = [await connected(upstream, f"{number % 7:x<22}", clean=False) for _ in range(2)]
+        ends[-1][0].write(wire.DISCONNECT_PACKET)
+        ends[-1][0].abort() if number % 2 else ends[-1][0].close()
+        await upstream.clear_session(B)
+    for link, owner in stays:
+        await answered(link, owner)
+        assert owner.closed == []

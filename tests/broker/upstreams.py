@@ -1,8 +1,9 @@
-"""The two brokers that tests put behind the gate: amqtt in this process, and a Mosquitto of their own."""
+"""The brokers that tests put behind the gate: amqtt in this process, and Mosquitto and rumqttd of their own."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from authsvc.upstreams import has_rumqttd
 from broker.embedded import AmqttUpstream
+from broker.limits import Limits
+from broker.managed.child import RunAs, user_to_run_as
+from broker.managed.rumqttd import managed_rumqttd
 from broker.tcp import TcpUpstream
 from broker.upstream import Upstream
 
@@ -70,8 +75,29 @@ async def mosquitto(folder: Path) -> AsyncIterator[Upstream]:
             await upstream.stop()
 
 
+def somebody() -> RunAs:
+    """Return whom a managed broker may run as here: tests are often run by root, and no broker is."""
+    return user_to_run_as("nobody" if os.geteuid() == 0 else "")
+
+
+@asynccontextmanager
+async def rumqttd(folder: Path) -> AsyncIterator[Upstream]:
+    """Run a rumqttd as `authsvc up --broker rumqttd` does."""
+    if not has_rumqttd():
+        pytest.skip("the extra `rumqttd` is not installed")
+    upstream = managed_rumqttd(folder / "rumqttd", limits=Limits(), run_as=somebody())
+    await upstream.start()
+    try:
+        yield upstream
+    finally:
+        await upstream.stop()
+
+
+KINDS = {"amqtt": lambda _: embedded(), "mosquitto": mosquitto, "rumqttd": rumqttd}
+
+
 @asynccontextmanager
 async def started(kind: str, folder: Path) -> AsyncIterator[Upstream]:
-    """Start the upstream of that name: `amqtt` or `mosquitto`."""
-    async with embedded() if kind == "amqtt" else mosquitto(folder) as upstream:
+    """Start the upstream of that name, one of `KINDS`."""
+    async with KINDS[kind](folder) as upstream:
         yield upstream
