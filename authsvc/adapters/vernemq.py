@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.responses import JSONResponse, Response
@@ -24,11 +25,12 @@ from starlette.responses import JSONResponse, Response
 from authsvc.adapters.adapter import Adapter, AttachedConfig, Hook, HookRequest, MalformedHook
 from authsvc.adapters.attached import Attached
 from authsvc.adapters.connection import HookConnection
+from authsvc.adapters.held import still_right
 from authsvc.adapters.management import Management
 from authsvc.adapters.vernemq_management import VerneManagement, nameable
 from authsvc.core.credentials import ConnectRequest
-from authsvc.core.facts import Refusal
-from authsvc.core.policy import Action, Decision
+from authsvc.core.facts import Refusal, RuleAction
+from authsvc.core.policy import Action, Decision, Grant
 from authsvc.core.reasons import Reason
 from authsvc.sessions import Session
 
@@ -190,6 +192,15 @@ def _answer(content: Mapping[str, Any]) -> Response:
     return JSONResponse(content, headers=_HEADERS)
 
 
+def same_subscriptions(held: Grant, new: Grant) -> bool:
+    """Return whether what was subscribed under `held` may go on; publishes are asked anew, subscriptions are not."""
+    return still_right(_of_subscribing(held), _of_subscribing(new))
+
+
+def _of_subscribing(grant: Grant) -> Grant:
+    return replace(grant, rules=tuple(rule for rule in grant.rules if rule.action is RuleAction.SUBSCRIBE))
+
+
 def _make_management(config: AttachedConfig) -> Management | None:
     return VerneManagement(config) if config.management_url else None
 
@@ -198,6 +209,7 @@ ADAPTER = Adapter(
     kind="vernemq",
     routes={"": Hook(handler=hook)},  # the endpoint is /hooks/NAME
     deny=deny,
-    swap="keep",  # each publish is asked anew
+    swap="kick",
+    same=same_subscriptions,
     management=_make_management,
 )
