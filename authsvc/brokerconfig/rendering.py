@@ -98,7 +98,8 @@ def _emqx(installation: Installation) -> tuple[Rendered, ...]:
     emqx/emqx: apps/emqx_auth_http/src/emqx_authn_http_schema.erl and emqx_authz_http_schema.erl (fields; https needs
     `ssl.enable`), apps/emqx/src/emqx_schema.erl (`no_match`, `cache`; listeners: `enabled` up to 5.2, `enable`
     after), emqx_auth_cache_schema.erl (`node_cache` since 5.9), changes/v5.0.12-en.md (elements of arrays by
-    environment variables). `${qos}` and `${retain}` are known to the authorizer since 5.3.
+    environment variables). `${qos}` and `${retain}` are known to the authorizer since 5.3,
+    `${peerport}` to the authenticator since 5.9.
     """
     enable = "enable" if installation.at_least(5, 3) else "enabled"
     opened = "ssl" if installation.bind_cert else "tcp"
@@ -132,6 +133,7 @@ def _emqx(installation: Installation) -> tuple[Rendered, ...]:
         "listeners": "\n".join(listeners),
         "authn_url": quoted(f"{installation.hooks}/authn"),
         "authz_url": quoted(f"{installation.hooks}/authz"),
+        "peerport": '      peerport = "${peerport}"' if installation.at_least(5, 9) else "",
         "ssl": "\n".join(f"    {line}" for line in ssl),
         "authz_ssl": "\n".join(f"      {line}" for line in ssl),
         "authentication_settings": (
@@ -150,6 +152,8 @@ VERNEMQ_HOOKS: Final = tuple(
     f"{hook}{suffix}" for suffix in ("", "_m5") for hook in ("auth_on_register", "auth_on_publish", "auth_on_subscribe")
 )
 
+_VERNEMQ_TELLS: Final = ("on_client_gone", "on_client_offline")
+
 
 def _vernemq(installation: Installation) -> tuple[Rendered, ...]:
     """VerneMQ 1.13 to 2.2.
@@ -166,7 +170,7 @@ def _vernemq(installation: Installation) -> tuple[Rendered, ...]:
         ]
     listeners.append(f"listener.{kind}.allowed_protocol_versions = 3,4,5")
     hooks = []
-    for hook in VERNEMQ_HOOKS:
+    for hook in (*VERNEMQ_HOOKS, *_VERNEMQ_TELLS):
         name = f"vmq_webhooks.{hook}"
         hooks += [f"{name}.hook = {hook}", f"{name}.endpoint = {installation.hooks_with_secret}"]
         if "publish" in hook:

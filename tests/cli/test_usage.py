@@ -46,7 +46,7 @@ def test_all_commands_of_the_design_are_there() -> None:
     """The public commands do not go missing."""
     names = {" ".join(path) for path in _paths(authsvc)}
     nouns = {"tenant", "ground", "definition", "role", "license", "token", "thing", "session"}
-    assert nouns | {"up", "serve", "refusals", "explain", "doctor", "policy test"} <= names
+    assert nouns | {"up", "serve", "refusals", "explain", "config", "doctor", "policy test"} <= names
     assert {
         f"{noun} {verb}" for noun in nouns - {"token", "session"} for verb in ("create", "list", "show", "delete")
     } <= names
