@@ -13,6 +13,7 @@ import pytest
 from authsvc.core.credentials import WillMessage
 from authsvc.service import Service
 from authsvc.sessions import Session
+from broker import wire
 from broker.gate import Gate
 from broker.limits import Limits
 from broker.listeners import Listener
@@ -21,22 +22,38 @@ from tests.broker.raw_client import RawClient, close_all
 from tests.broker.scripted import EVERYTHING, OWN, ScriptedService
 from tests.broker.upstreams import started
 
+LEVELS: dict[Upstream, int] = {}  # what clients of `rig_on` speak, where it is not 3.1.1
 LOOPBACK = Listener(name="default", host="127.0.0.1", port=0)
 
 
 class Rig:
-    """Things `a` and `b` may use their own place, `spy` everything; the password is the thing's key."""
+    """Things `a` and `b` may use their own place, `spy` everything; the password is the thing's key.
 
-    def __init__(self, gate: Gate, service: ScriptedService, upstream: Upstream, address: tuple[str, int]) -> None:
+    Clients speak `level` unless they are told another one.
+    """
+
+    def __init__(
+        self, gate: Gate, service: ScriptedService, upstream: Upstream, address: tuple[str, int], level: int
+    ) -> None:
         self.gate = gate
+        self.level = level
+        self.codec = wire.codec_of(level)
         self.service = service
         self.upstream = upstream
         self.address = address
 
+    @property
+    def is5(self) -> bool:
+        return self.level == wire.MQTT_5_0
+
     async def open(self) -> RawClient:
-        return await RawClient.open(self.address)
+        """Open a socket that speaks the level when it says CONNECT."""
+        client = await RawClient.open(self.address)
+        client.level = self.level
+        return client
 
     async def client(self, thing: str, client_id: str | None = None, **fields: Any) -> RawClient:
+        fields.setdefault("level", self.level)
         return await RawClient.connected(self.address, client_id or thing, thing, **fields)
 
     async def lost(self, client: RawClient, thing: str = "a") -> None:
@@ -63,22 +80,33 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig_on(upstream: Upstream, *, limits: Limits | None = None, **options: Any) -> AsyncIterator[Rig]:
-    """Open a gate in front of a started upstream."""
+async def rig_on(
+    upstream: Upstream, *, limits: Limits | None = None, level: int | None = None, **options: Any
+) -> AsyncIterator[Rig]:
+    """Open a gate in front of a started upstream; clients speak the level that the upstream was started for."""
     service = ScriptedService({"a": OWN, "b": OWN, "spy": EVERYTHING})
     gate = Gate(cast("Service", service), upstream, limits or Limits(), **options)
     address = await gate.listen(LOOPBACK)
     try:
-        yield Rig(gate, service, upstream, address)
+        yield Rig(gate, service, upstream, address, LEVELS.get(upstream, wire.MQTT_3_1_1) if level is None else level)
     finally:
         await close_all()
         await gate.close()
 
 
-@pytest.fixture(params=["amqtt", "mosquitto"])
+# For a test of what 3.1.1 alone does.
+of_3_1_1 = pytest.mark.parametrize("upstream", ["amqtt", "mosquitto"], indirect=True)
+
+
+@pytest.fixture(params=["amqtt", "mosquitto", "mosquitto-5.0"])
 async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Upstream]:
-    async with started(request.param, tmp_path) as running:
+    """Each broker, and the one that speaks 5.0 a second time for clients of 5.0."""
+    kind, _, five = request.param.partition("-")
+    async with started(kind, tmp_path) as running:
+        if five:
+            LEVELS[running] = wire.MQTT_5_0
         yield running
+    LEVELS.pop(running, None)
 
 
 @pytest.fixture
@@ -94,3 +122,8 @@ def session_of(rig: Rig, thing: str = "a") -> Session:
 
 def will(topic: str = "t/g/a/will", qos: int = 0, *, retain: bool = False) -> WillMessage:
     return WillMessage(topic=topic, payload=b"w", qos=qos, retain=retain)
+
+
+def refused(rig: Rig) -> int:
+    """Return the code of a filter that is not permitted."""
+    return wire.reason_codes.NOT_AUTHORIZED if rig.is5 else wire.SUBACK_REFUSED

@@ -1,4 +1,8 @@
-"""A test client that says exactly what it is told: MQTT packets by `broker.wire` over one socket, nothing automatic."""
+"""A test client that says exactly what it is told: MQTT packets by `broker.wire` over one socket, nothing automatic.
+
+It speaks the level that it connected with; in 5.0 a session that is not clean never expires unless the test says so,
+as in 3.1.1.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,13 @@ import contextlib
 import ssl
 from typing import Any
 
-from authsvc.core.credentials import WillMessage
+from authsvc.core.credentials import NEVER_EXPIRES, WillMessage
 from broker import wire
+from broker.decode5 import parse_from_server as parse_from_server5
 from broker.wire import Framer, Publish
 
 PATIENCE_S = 5.0
-
+_ANSWERS = {1: wire.PUBACK, 2: wire.PUBREC}
 
 OPENED: list[RawClient] = []  # for `close_all`: a forgotten socket is a warning, and a warning fails the test
 
@@ -29,9 +34,13 @@ class RawClient:
         self.writer = writer
         self.received: list[Publish] = []
         self.session_present = False
+        self.level = wire.MQTT_3_1_1  # to connect with
+        self.codec = wire.codec_of(self.level)
+        self.answer: wire.Connack | None = None  # the whole CONNACK
         self._packets: list[bytes] = []
         self._framer = Framer(wire.MAX_REMAINING_LENGTH)
         self._next_id = 0
+        self.disconnect_reason: int | None = None  # of the server's DISCONNECT, once `closed` has seen it
 
     @classmethod
     async def open(cls, address: tuple[str, int], *, tls: ssl.SSLContext | None = None, **options: Any) -> RawClient:
@@ -64,18 +73,26 @@ class RawClient:
         clean: bool = True,
         keep_alive_s: int = 0,
         will: WillMessage | None = None,
-        level: int = wire.MQTT_3_1_1,
+        level: int | None = None,
+        session_expiry_s: int | None = None,
+        **properties: Any,
     ) -> int | None:
         """Send CONNECT; return the CONNACK's code, None if the server closed without one."""
+        level = self.level if level is None else level
+        self.codec = wire.codec_of(level)
+        self._framer = Framer(wire.MAX_REMAINING_LENGTH, level=level)
+        if session_expiry_s is None:
+            session_expiry_s = 0 if clean else NEVER_EXPIRES
         await self.send(
-            wire.encode_connect(
+            self.codec.encode_connect(
                 client_id=client_id,
                 clean_session=clean,
                 keep_alive_s=keep_alive_s,
                 username=username if username is not None or password is None else "",
                 password=password.encode() if isinstance(password, str) else password,
                 will=will,
-                level=level,
+                session_expiry_s=session_expiry_s,
+                **properties,
             )
         )
         return await self.connack()
@@ -83,9 +100,10 @@ class RawClient:
     async def connack(self) -> int | None:
         """Wait for a CONNACK; return its code, None if the server closed without one."""
         try:
-            connack = wire.parse_connack(await self.next_packet())
+            connack = self.codec.connack(await self.next_packet())
         except Closed:
             return None
+        self.answer = connack
         self.session_present = connack.session_present
         return connack.code
 
@@ -104,7 +122,8 @@ class RawClient:
 
     async def next(self, patience_s: float = PATIENCE_S) -> wire.Packet:
         """Return the next packet, parsed; deliveries of QoS 1 and 2 are not acknowledged."""
-        return wire.parse_from_server(await self.next_packet(patience_s))
+        packet = await self.next_packet(patience_s)
+        return parse_from_server5(packet) if self.codec.level == wire.MQTT_5_0 else wire.parse_from_server(packet)
 
     async def expect(self, kind: int, patience_s: float = PATIENCE_S) -> bytes:
         """Return the next packet of a type (its first byte without flags); deliveries before it are kept."""
@@ -114,21 +133,20 @@ class RawClient:
                 return packet
             await self._keep(packet)
 
-    async def expect_ack(self, kind: int, packet_id: int | None) -> None:
-        """Wait for the acknowledgement of that type and id; those of other ids before it are passed over."""
-        while wire.parse_ack(await self.expect(kind)).packet_id != packet_id:
+    async def expect_ack(self, kind: int, packet_id: int | None) -> int:
+        """Return the reason of the acknowledgement of that type and id; those of other ids before it are skipped."""
+        while (ack := self.codec.ack(await self.expect(kind))).packet_id != packet_id:
             pass
+        return ack.reason
 
     async def _keep(self, packet: bytes) -> None:
         if packet[0] & wire.TYPE_MASK == wire.PUBLISH:
-            publish = wire.parse_publish(packet)
+            publish = self.codec.publish(packet, from_server=True)
             self.received.append(publish)
-            if publish.qos == 1:
-                await self.send(wire.encode_ack(wire.PUBACK, publish.packet_id))
-            elif publish.qos == 2:
-                await self.send(wire.encode_ack(wire.PUBREC, publish.packet_id))
+            if publish.packet_id is not None:
+                await self.send(self.codec.encode_ack(_ANSWERS[publish.qos], publish.packet_id))
         elif packet[0] & wire.TYPE_MASK == wire.PUBREL:
-            await self.send(wire.encode_ack(wire.PUBCOMP, wire.parse_ack(packet).packet_id))
+            await self.send(self.codec.encode_ack(wire.PUBCOMP, self.codec.ack(packet).packet_id))
 
     async def delivery(self, patience_s: float = PATIENCE_S) -> Publish:
         """Return the next delivery, acknowledged as its QoS wants."""
@@ -148,31 +166,40 @@ class RawClient:
         self._next_id = self._next_id % 60_000 + 1
         return self._next_id
 
-    async def subscribe(self, *filters: str | tuple[str, int]) -> list[int]:
-        """Subscribe; return the codes of the SUBACK."""
+    async def subscribe(self, *filters: str | tuple[str, int], properties: bytes = b"") -> list[int]:
+        """Subscribe, with a QoS or in 5.0 the options byte; return the codes of the SUBACK."""
         packet_id = self.new_id()
         pairs = [(entry, 0) if isinstance(entry, str) else entry for entry in filters]
-        await self.send(wire.encode_subscribe(packet_id, pairs))
-        suback = wire.parse_suback(await self.expect(wire.SUBACK))
+        await self.send(self.codec.encode_subscribe(packet_id, pairs, properties))
+        suback = self.codec.suback(await self.expect(wire.SUBACK))
         assert suback.packet_id == packet_id
         return list(suback.codes)
 
-    async def unsubscribe(self, *filters: str) -> None:
-        """Unsubscribe and wait for the answer."""
+    async def unsubscribe(self, *filters: str) -> list[int]:
+        """Unsubscribe; return the codes of the answer, none in 3.1.1."""
         packet_id = self.new_id()
-        await self.send(wire.encode_unsubscribe(packet_id, filters))
-        assert wire.parse_ack(await self.expect(wire.UNSUBACK)).packet_id == packet_id
+        await self.send(self.codec.encode_unsubscribe(packet_id, filters))
+        unsuback = self.codec.unsuback(await self.expect(wire.UNSUBACK))
+        assert unsuback.packet_id == packet_id
+        return list(unsuback.codes)
 
-    async def publish(self, topic: str, payload: bytes = b"", *, qos: int = 0, retain: bool = False) -> None:
-        """Publish and go through with the handshake of the QoS."""
+    async def publish(
+        self, topic: str, payload: bytes = b"", *, qos: int = 0, retain: bool = False, properties: bytes = b""
+    ) -> int:
+        """Publish and go through with the handshake of the QoS; return the reason that ended it, 0 in 3.1.1."""
         packet_id = self.new_id() if qos else None
-        await self.send(wire.encode_publish(topic, payload, qos=qos, retain=retain, packet_id=packet_id))
-        if qos == 1:
-            await self.expect_ack(wire.PUBACK, packet_id)
-        elif qos == 2:
-            await self.expect_ack(wire.PUBREC, packet_id)
-            await self.send(wire.encode_ack(wire.PUBREL, packet_id))
-            await self.expect_ack(wire.PUBCOMP, packet_id)
+        await self.send(
+            self.codec.encode_publish(
+                topic, payload, qos=qos, retain=retain, packet_id=packet_id, properties=properties
+            )
+        )
+        if packet_id is None:
+            return 0
+        reason = await self.expect_ack(_ANSWERS[qos], packet_id)
+        if qos == 1 or reason >= wire.reason_codes.UNSPECIFIED:
+            return reason
+        await self.send(self.codec.encode_ack(wire.PUBREL, packet_id))
+        return await self.expect_ack(wire.PUBCOMP, packet_id)
 
     async def ping(self) -> None:
         """Send PINGREQ and wait for PINGRESP."""
@@ -183,7 +210,10 @@ class RawClient:
         """Return whether the server closes the connection in time; what it sends before is kept."""
         try:
             while True:
-                await self._keep(await self.next_packet(patience_s))
+                packet = await self.next_packet(patience_s)
+                if packet[0] == wire.DISCONNECT and self.codec.level == wire.MQTT_5_0:
+                    self.disconnect_reason = self.codec.disconnect(packet, from_server=True).reason
+                await self._keep(packet)
         except Closed:
             return True
         except TimeoutError:
@@ -193,9 +223,9 @@ class RawClient:
         """End without a word, as a broken network does."""
         self.writer.transport.abort()
 
-    async def disconnect(self) -> None:
+    async def disconnect(self, reason: int = 0, properties: bytes = b"") -> None:
         """Say DISCONNECT and close."""
-        await self.send(wire.DISCONNECT_PACKET)
+        await self.send(self.codec.encode_disconnect(reason, properties))
         self.writer.close()
 
 

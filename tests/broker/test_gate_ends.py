@@ -63,7 +63,7 @@ async def test_the_will_is_sent(rig: Rig, end, qos: int) -> None:
 
 
 async def _disconnect(rig: Rig, client) -> None:
-    await client.send(wire.DISCONNECT_PACKET + wire.encode_publish("t/g/a/x", b"no"))
+    await client.send(wire.DISCONNECT_PACKET + rig.codec.encode_publish("t/g/a/x", b"no"))
 
 
 async def _revoke(rig: Rig, client) -> None:
@@ -86,7 +86,7 @@ async def test_the_will_comes_after_all_that_the_client_sent(rig: Rig) -> None:
     """It goes out on the client's own upstream connection."""
     spy = await rig.spy()
     a = await rig.client("a", will=will())
-    await a.send(b"".join(wire.encode_publish("t/g/a/n", b"%d" % n) for n in range(300)))
+    await a.send(b"".join(rig.codec.encode_publish("t/g/a/n", b"%d" % n) for n in range(300)))
     a.writer.close()
     got = [await spy.delivery() for _ in range(301)]
     assert [p.topic for p in got] == ["t/g/a/n"] * 300 + ["t/g/a/will"]
