@@ -118,8 +118,9 @@ async def attached(
 
 @contextmanager
 def shared_pair(folder: Path) -> Iterator[tuple[Process, AedesBroker]]:
-    """Yield a pair for the tests of one module."""
-    service = Process(folder, brokers__aedes__secret=SECRET)
+    """Yield a pair for the tests of one module; the service knows a second Aedes, `far`."""
+    far = {"brokers__far__secret": SECRET, "brokers__far__kind": "aedes"}
+    service = Process(folder, brokers__aedes__secret=SECRET, **far)
     asyncio.run(service.start())
     try:
         with aedes_broker(folder, service.url, secret=SECRET) as broker:

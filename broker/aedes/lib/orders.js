@@ -87,7 +87,7 @@ export class Orders {
   }
 
   #take (event) {
-    if (typeof event !== 'object' || event === null) throw new TypeError('it is no object')
+    if (typeof event !== 'object' || event === null || Array.isArray(event)) throw new TypeError('it is no object')
     switch (event.type) {
       case 'hello': return this.#hello(event)
       case 'grant': return this.#grant(event)
