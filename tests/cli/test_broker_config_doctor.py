@@ -100,6 +100,15 @@ CHANGES = [
     case("emqx", "  ws.default.enable = false\n", "", "listeners.ws.default", "listeners {", severity="doubtful"),
     case("emqx", "", 'include "more.conf"\n', "include", "more.conf", severity="unknown"),
     case("emqx", "no_match = deny", "no_match = ${X}", "syntax", "${X}", severity="unknown"),
+    case(
+        "emqx",
+        "",
+        'authorization.sources.2 {type = http, method = post, url = "http://127.0.0.1/hooks/x"}\n',
+        "sources",
+        "authorization.sources.2",
+    ),
+    case("emqx", "", "authorization.sources = []\n", "sources", "authorization.sources", severity="doubtful"),
+    case("emqx", "", "authorization.ignore_backend_failures = true\n", "ignore", LAST, severity="doubtful"),
     # VerneMQ
     case("vernemq", "allow_anonymous = off", "allow_anonymous = on", "allow_anonymous", "allow_anonymous = on"),
     case("vernemq", "plugins.vmq_passwd = off", "plugins.vmq_passwd = on", "plugins.vmq_passwd", "vmq_passwd = on"),
@@ -140,6 +149,19 @@ CHANGES = [
     case("vernemq", "register_during_netsplit = off", "register_during_netsplit = on", "netsplit", "netsplit = on"),
     case("vernemq", "tcp.default = 127.0.0.1", "tcp.default = 0.0.0.0", "listener.tcp", "0.0.0.0", severity="doubtful"),
     case("vernemq", "", "what is this\n", "syntax", "what is this", severity="unknown"),
+    case("vernemq", "", "plugins.other = on\n", "plugins.other", LAST, severity="doubtful"),
+    case("vernemq", "clustering = 127.0.0.1", "clustering = 0.0.0.0", "listener.vmq", LAST, severity="doubtful"),
+    case("vernemq", "", "listener.ssl.x.use_identity_as_username = on\n", "identity", LAST, severity="doubtful"),
+    case("vernemq", "", "listener.tcp.mountpoint = x\n", "mountpoint", LAST, severity="doubtful"),
+    case("vernemq", "", "http_module.vmq_http_mgmt_api.auth.mode = noauth\n", "auth.mode", LAST),
+    case("vernemq", "", "vmq_webhooks.x.hook = on_register\n", "vmq_webhooks.x.hook", LAST),
+    case(
+        "vernemq",
+        "",
+        "vmq_webhooks.x.endpoint = http://127.0.0.1/hooks/x\nvmq_webhooks.x.hook = auth_on_register\n",
+        "vmq_webhooks.x.hook",
+        LAST,
+    ),
     # RabbitMQ
     case("rabbitmq", "mqtt.allow_anonymous = false", "mqtt.allow_anonymous = true", "mqtt.allow_anonymous", LAST),
     case("rabbitmq", "mqtt.allow_anonymous = false\n", "", "mqtt.allow_anonymous"),
@@ -168,6 +190,25 @@ CHANGES = [
     case("rabbitmq", "management.tcp.ip = 127.0.0.1", "management.tcp.ip = 0.0.0.0", "management.tcp.ip", "0.0.0.0"),
     case("rabbitmq", "", "auth_http.ssl_options.verify = verify_none\n", "ssl_options.verify", "verify_none"),
     case("rabbitmq", "mqtt.vhost", "mqtt.sparkplug = true\nmqtt.vhost", "sparkplug", "sparkplug", severity="doubtful"),
+    case("rabbitmq", "", "mqtt.default_user = x\n", "default_user", LAST, version="3.10", severity="doubtful"),
+    case("rabbitmq", "", "mqtt.ssl_cert_login = true\n", "mqtt.ssl_cert_login", LAST, severity="doubtful"),
+    case("rabbitmq", "backends.1 = http", "backends.1.authn = http", "authn", LAST, severity="doubtful"),
+    case("rabbitmq", "", "auth_backends.2 = cache\nauth_cache.cache_ttl = x\n", "ttl", LAST, severity="unknown"),
+    case(
+        "rabbitmq",
+        "auth_backends.1 = http",
+        "auth_cache.cache_ttl = 1000\nauth_backends.1 = cache",
+        "auth_backends",
+        LAST,
+        severity="doubtful",
+    ),
+    case("rabbitmq", "", "auth_backends.2 = cache\nauth_cache.cache_refusals = true\n", "cache_refusals", LAST),
+    case("rabbitmq", "", "auth_backends.2 = cache\nauth_cache.cached_backend = internal\n", "cached_backend", LAST),
+    case("rabbitmq", "user_path = http:", "user_path = https:", "ssl_options.verify", severity="doubtful"),
+    case("rabbitmq", "tcp.1 = 127.0.0.1", "tcp.1 = 0.0.0.0", "mqtt.listeners.tcp.1", LAST, severity="doubtful"),
+    case("rabbitmq", "mqtt.listeners.tcp.1 = 127.0.0.1:1883\n", "", "mqtt.listeners.tcp", severity="doubtful"),
+    case("rabbitmq", "management.tcp.ip = 127.0.0.1\n", "", "tcp.port", "management.tcp.port", severity="doubtful"),
+    case("rabbitmq", "", "what is this\n", "syntax", LAST, severity="unknown"),
     # NanoMQ
     case("nanomq", "allow_anonymous = false", "allow_anonymous = true", "allow_anonymous", "allow_anonymous = true"),
     case("nanomq", "  allow_anonymous = false\n", "", "allow_anonymous", "auth {"),
@@ -201,6 +242,29 @@ CHANGES = [
     ),
     case("nanomq", "", 'http_server { password = "zaidohNg" }\n', "http_server", "http_server"),
     case("nanomq", '"127.0.0.1:1883"', '"0.0.0.0:1883"', "listeners.tcp.bind", "0.0.0.0", severity="doubtful"),
+    case("nanomq", "", "auth.http.enable = true\n", "auth.http", LAST, severity="unknown"),
+    case("nanomq", "http://127.0.0.1:8080/hooks/nanomq/acl", "https://a.example/hooks/x", "acl_req.url", "a.example"),
+    case("nanomq", 'password = "%P"', 'x = "%u"', "auth_req.params", "params = ", severity="doubtful"),
+    case(
+        "nanomq",
+        'headers = {include "/etc/nanomq/nanomq-headers.conf"}',
+        "",
+        "auth_req.headers",
+        "auth_req {",
+        severity="doubtful",
+    ),
+    case(
+        "nanomq",
+        'headers = {include "/etc/nanomq/nanomq-headers.conf"}',
+        'headers = {content-type = "application/x-www-form-urlencoded"}',
+        "auth_req.headers",
+        LAST,
+        severity="doubtful",
+    ),
+    case("nanomq", "", "bridges.mqtt.x { server = y }\n", "bridges", LAST, severity="doubtful"),
+    case("nanomq", "", "what is this\n", "syntax", LAST, severity="unknown"),
+    case("nanomq", "", 'auth.acl = {include "/etc/other.conf"}\n', "include", LAST, severity="unknown"),
+    case("nanomq", "", 'auth.acl.rules = [{"topics": ["x"]}]\n', "permit", LAST, severity="unknown"),
     # Mosquitto with the plugin
     case(
         "mosquitto-go-auth", "allow_anonymous false", "allow_anonymous true", "allow_anonymous", "allow_anonymous true"
@@ -230,6 +294,13 @@ CHANGES = [
         "listener 1883",
         severity="doubtful",
     ),
+    case(
+        "mosquitto-go-auth", "settings false", "settings true\nlistener 1885 127.0.0.1", "per_listener", "settings true"
+    ),
+    case("mosquitto-go-auth", "auth_opt_http_getuser_uri /hooks/goauth/user\n", "", "getuser_uri"),
+    case("mosquitto-go-auth", "_uri /hooks/goauth/acl", "_uri /x", "aclcheck_uri", LAST, severity="doubtful"),
+    case("mosquitto-go-auth", "auth_opt_http_host 127.0.0.1\n", "", "auth_opt_http_host"),
+    case("mosquitto-go-auth", "", "connection bridge\n", "connection", LAST, severity="doubtful"),
     # Mosquitto behind the gate
     case("mosquitto", "listener 1884 127.0.0.1", "listener 1884", "listener", "listener 1884"),
     case("mosquitto", "listener 1884 127.0.0.1", "listener 1884 0.0.0.0", "allow_anonymous", "allow_anonymous true"),
@@ -239,6 +310,17 @@ CHANGES = [
     case("mosquitto", "", "acl_file /etc/acl\n", "acl_file", "acl_file /", severity="doubtful"),
     case("mosquitto", "", "connection bridge\n", "connection", "connection bridge", severity="doubtful"),
     case("mosquitto", "", "include_dir /etc/mosquitto/conf.d\n", "include_dir", "include_dir /", severity="unknown"),
+    case("mosquitto", "", "topic read x\n", "topic", LAST, severity="unknown"),
+    case("mosquitto", "", "{ }\n", "syntax", LAST, severity="unknown"),
+    case("mosquitto", "size_limit 0", "size_limit 1000", "message_size_limit", LAST, severity="doubtful"),
+    case("mosquitto", "allow_anonymous true", "allow_anonymous false", "allow_anonymous", LAST, severity="doubtful"),
+    case(
+        "mosquitto",
+        "settings false",
+        "settings true\nlistener 1999 10.0.0.1\nallow_anonymous true",
+        "allow_anonymous",
+        LAST,
+    ),
 ]
 
 
@@ -321,6 +403,7 @@ def test_a_later_file_counts(tmp_path: Path) -> None:
         pytest.param("nanomq", 'rules = [\n  {"permit": "allow"}\n]\n', 2, id="nanomq rules"),
         pytest.param("nanomq", '"admin": "public"\n', 1, id="nanomq users"),
         pytest.param("rabbitmq", "[rabbitmq_mqtt,rabbitmq_auth_backend_http,\n rabbitmq_stomp].\n", 2, id="plugins"),
+        pytest.param("rabbitmq", "[rabbitmq_mqtt].\n", 0, id="without the plugin that asks"),
     ],
 )
 def test_files_beside_the_main_one_are_known_by_what_they_hold(kind: str, text: str, line: int, tmp_path: Path) -> None:
@@ -336,13 +419,16 @@ def test_erlang_terms_of_rabbitmq_are_searched_and_the_rest_is_said_to_be_unread
     path = tmp_path / "advanced.config"
     path.write_text(
         "[\n {rabbit, [{auth_backends, [rabbit_auth_backend_internal]}]},\n {rabbitmq_mqtt, [\n"
-        "  {allow_anonymous, true}]}\n].\n"
+        "  {allow_anonymous, true}]},\n {rabbitmq_auth_backend_http, [\n  {http_method, get},\n"
+        "  {verify, verify_none}]}\n].\n"
     )
     assert [(one.line, one.severity) for one in lint("rabbitmq", [path])] == [
         (2, "unknown"),
         (2, "unsafe"),
         (3, "unknown"),
         (4, "unsafe"),
+        (6, "unsafe"),
+        (7, "unsafe"),
     ]
 
 
@@ -352,6 +438,9 @@ def test_erlang_terms_of_rabbitmq_are_searched_and_the_rest_is_said_to_be_unread
         pytest.param("emqx", 'authentication.1.headers.authorization = "Bearer abcdefghijklmnop"', id="emqx"),
         pytest.param("rabbitmq", "default_pass = abcdefghijklmnop", id="rabbitmq"),
         pytest.param("vernemq", "distributed_cookie = abcdefghijklmnop", id="vernemq"),
+        pytest.param(
+            "nanomq", 'auth.http_auth.acl_req.headers.authorization = "Bearer abcdefghijklmnop"', id="nanomq hook"
+        ),
         pytest.param("nanomq", "http_server { ip_addr = 127.0.0.1, password = abcdefghijklmnop }", id="nanomq"),
         pytest.param("mosquitto", "remote_password abcdefghijklmnop", id="mosquitto"),
         pytest.param("mosquitto-go-auth", "auth_opt_redis_password abcdefghijklmnop", id="go-auth"),
