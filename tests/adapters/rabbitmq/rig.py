@@ -86,7 +86,9 @@ def config_of(rabbit: RabbitMQ) -> AttachedConfig:
 
 def listening(port: int) -> socket.socket:
     """Return a socket that takes connections from now on, whoever serves them later."""
-    found = socket.socket()
+    found = socket.socket(
+        socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP
+    )  # asyncio sets TCP_NODELAY on these only
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     found.bind(("127.0.0.1", port))
     found.listen(512)
