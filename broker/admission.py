@@ -130,15 +130,20 @@ class Admission:
                 return True
             if connection.link_closed:
                 raise UpstreamUnavailable("the broker closed the session at once")
+            present = link.session_present and not clean
+            connack = self._connack(connection, request, admitted, link, session_present=present)
+            if connack is None:
+                return True
             session = sessions.open(admitted, connection, broker=gate.name, peer=connection.peer)
             if session is None:
                 return False
             connection.upstream_id = upstream_id
             connection.keeps_session = admitted.persistent or not clean
-            present = link.session_present and not clean
-            state = SessionState() if clean else gate.states.resume(upstream_id, present=present)
+            state = SessionState()
+            if connection.keeps_session:
+                state = gate.states.resume(upstream_id, present=present)
             try:
-                connection.opened(session, link, state, session_present=present, assigned=not request.client_id)
+                connection.opened(session, link, state, connack=connack)
             except BaseException:
                 sessions.closed(session, Reason.STORE_UNAVAILABLE)  # no session without a connection
                 raise
@@ -157,6 +162,29 @@ class Admission:
                 if admitted.session_expiry_s:
                     gate.service.session_left(upstream_id, expiry_s=admitted.session_expiry_s)
                 gate.released_upstream(upstream_id)
+
+    def _connack(
+        self,
+        connection: ClientConnection,
+        request: ConnectRequest,
+        admitted: Admitted,
+        link: Link,
+        *,
+        session_present: bool,
+    ) -> bytes | None:
+        """Return the CONNACK of an admitted client; None when it takes no packet as large, and is refused for that."""
+        terms = connection.terms
+        terms.agreed(link.connack)
+        connack = terms.connack(
+            link.connack,
+            connection.capabilities,
+            session_present=session_present,
+            assigned_client_id=None if request.client_id else admitted.client_id,
+        )
+        if connack is None:
+            detail = f"the client takes packets of {terms.max_to_client} bytes at most, and the CONNACK is larger"
+            self._refuse(connection, request, Reason.PROTOCOL_ERROR, detail)
+        return connack
 
     def _refuse(self, connection: ClientConnection, request: ConnectRequest, reason: Reason, detail: str) -> None:
         connection.refused(Refusal(reason=reason, detail=detail), request)

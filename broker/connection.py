@@ -26,7 +26,6 @@ from broker.inbound import Inbound
 from broker.listeners import ListenerUse
 from broker.outbound import Outbound
 from broker.packet_ids import OpenRequests, SessionState
-from broker.reason_codes import PACKET_TOO_LARGE
 from broker.subscriptions import drop_uncovered
 from broker.upstream import Link
 from broker.wills import Farewell
@@ -184,33 +183,17 @@ class ClientConnection(Flow):
     def is_ended(self) -> bool:
         return self._phase == ENDED
 
-    def opened(
-        self, session: Session, link: Link, state: SessionState, *, session_present: bool, assigned: bool
-    ) -> None:
-        """Answer CONNACK 0 and let packets pass: in one step with the opening of the session.
-
-        `assigned` says that the client sent no client id, so that MQTT 5.0 tells it the one that it got.
-        """
+    def opened(self, session: Session, link: Link, state: SessionState, *, connack: bytes) -> None:
+        """Answer with the CONNACK and let packets pass: in one step with the opening of the session."""
         self.session = session
         self.grant = session.grant
         self.link = link
         self.state = state
         self.requests = OpenRequests()
-        self.terms.agreed(link.connack)
         self.inbound = Inbound(self, Memo(self.grant, Action.PUBLISH))
         self.outbound = Outbound(self, Memo(self.grant, Action.DELIVER))
         arrival, self.arrival = self.arrival, None
         self._phase = OPEN
-        connack = self.terms.connack(
-            link.connack,
-            self.capabilities,
-            session_present=session_present,
-            assigned_client_id=session.client_id if assigned else None,
-        )
-        if connack is None:
-            log.info("client_takes_too_little", peer=self.peer, limit=self.terms.max_to_client)
-            self.end(Reason.PROTOCOL_ERROR, Will.SEND, code=PACKET_TOO_LARGE)
-            return
         self.write(connack)
         self._heard_at = self._loop.time()
         if self._keep_alive:
