@@ -130,6 +130,7 @@ def _tls(mqtt: MqttSection) -> ssl.SSLContext | None:
     try:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=mqtt.upstream_tls_ca)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.hostname_checks_common_name = False  # RFC 9525, 2: a name is a subject alternative name
         if mqtt.upstream_tls_cert is not None:
             context.load_cert_chain(mqtt.upstream_tls_cert, mqtt.upstream_tls_key, password="")
     except (ssl.SSLError, OSError) as error:

@@ -174,7 +174,8 @@ class Child:
                 with contextlib.suppress(ProcessLookupError):
                     process.send_signal(number)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), STOP_WITHIN_S)
+                    async with asyncio.timeout(STOP_WITHIN_S):
+                        await process.wait()
                     break
         if self._printing is not None:
             await asyncio.wait({self._printing}, timeout=0.5)

@@ -62,7 +62,8 @@ class Conversation:
         while True:
             self._heard.clear()
             try:
-                await asyncio.wait_for(self._heard.wait(), quiet_s)
+                async with asyncio.timeout(quiet_s):
+                    await self._heard.wait()
             except TimeoutError:
                 break
         packet_id = self._take_id()
@@ -87,7 +88,8 @@ class Conversation:
 
     async def _within(self, answer: Awaitable[T]) -> T:
         try:
-            return await asyncio.wait_for(answer, self._within_s)
+            async with asyncio.timeout(self._within_s):
+                return await answer
         except TimeoutError as error:
             raise UpstreamUnavailable("the broker does not answer") from error
 
@@ -253,7 +255,9 @@ class ServiceConnection:
         """Ping until there is no answer."""
         while not talk.ended.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(talk.ended.wait(), self._interval_s)
+                # Not `wait_for`: in Python 3.11 it swallows a cancellation that comes with the answer.
+                async with asyncio.timeout(self._interval_s):
+                    await talk.ended.wait()
                 break
             try:
                 await talk.ping()

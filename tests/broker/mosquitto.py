@@ -54,12 +54,16 @@ class Mosquitto:
         async with asyncio.timeout(5):
             while True:
                 try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    for reach in (
+                        lambda: asyncio.open_connection("127.0.0.1", self.port),
+                        lambda: asyncio.open_unix_connection(self.path),
+                    ):
+                        _, writer = await reach()
+                        writer.close()
+                        await writer.wait_closed()
                 except OSError:
                     await asyncio.sleep(0.02)
                 else:
-                    writer.close()
-                    await writer.wait_closed()
                     return
 
     async def stop(self) -> None:

@@ -321,12 +321,25 @@ async def test_it_is_restarted_on_other_ports_and_used_again(upstream):
 
 async def test_an_end_never_costs_another_his_connection(upstream):
     """rumqttd tells the end of a connection by the number of its place, which may have been given away meanwhile."""
-    stays = [await connected(upstream, f"{number:022d}") for number in range(5)]
-    for number in range(150):
-        ends = [await connected(upstream, f"{number % 7:x<22}", clean=False) for _ in range(2)]
-        ends[-1][0].write(wire.DISCONNECT_PACKET)
-        ends[-1][0].abort() if number % 2 else ends[-1][0].close()
-        await upstream.clear_session(B)
-    for link, owner in stays:
-        await answered(link, owner)
-        assert owner.closed == []
+
+    async def leaves(name: str) -> None:
+        for number in range(60):
+            link, _ = await connected(upstream, name * 22)
+            link.write(wire.DISCONNECT_PACKET)
+            link.abort() if number % 2 else link.close()
+            await link.wait_closed()
+
+    async def stays(name: str) -> None:
+        for _ in range(60):
+            link, owner = await connected(upstream, name * 22)
+            await answered(link, owner)
+            await asyncio.sleep(0.002)
+            await answered(link, owner)
+            assert owner.closed == []
+            link.close()
+            await link.wait_closed()
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in "abcdef":
+            tasks.create_task(leaves(name))
+            tasks.create_task(stays(name.upper()))
