@@ -312,7 +312,7 @@ CHANGES = [
     case("mosquitto", "", "include_dir /etc/mosquitto/conf.d\n", "include_dir", "include_dir /", severity="unknown"),
     case("mosquitto", "", "topic read x\n", "topic", LAST, severity="unknown"),
     case("mosquitto", "", "{ }\n", "syntax", LAST, severity="unknown"),
-    case("mosquitto", "size_limit 0", "size_limit 1000", "message_size_limit", LAST, severity="doubtful"),
+    case("mosquitto", "", "message_size_limit 1000\n", "message_size_limit", LAST, severity="doubtful"),
     case("mosquitto", "allow_anonymous true", "allow_anonymous false", "allow_anonymous", LAST, severity="doubtful"),
     case(
         "mosquitto",
@@ -412,6 +412,27 @@ def test_files_beside_the_main_one_are_known_by_what_they_hold(kind: str, text: 
     path.write_text(text)
     path.chmod(0o600)
     assert [one.line for one in lint(kind, [path]) if one.severity == "unsafe"] == [line]
+
+
+def test_options_beside_rules_are_not_taken_for_a_file_of_rules(tmp_path: Path) -> None:
+    """What looks like another kind of file is still read as what it is."""
+    path = tmp_path / "nanomq.config"
+    path.write_text("rules = []\nauth.allow_anonymous = true\n")
+    assert {"allow_anonymous", "no_match", "http_auth"} <= {one.option for one in lint("nanomq", [path])}
+    path.write_text("allow_anonymous = true\nno_match = allow\n")
+    assert {"allow_anonymous", "no_match", "http_auth"} <= {one.option for one in lint("nanomq", [path])}
+    path.write_text("auth_backends.1 = internal\n")
+    assert "mqtt.allow_anonymous" in {one.option for one in lint("rabbitmq", [path])}
+
+
+def test_a_folder_whose_files_are_named_is_not_called_unread(tmp_path: Path) -> None:
+    """Mosquitto's conf.d, given file by file."""
+    main, part = tmp_path / "mosquitto.conf", tmp_path / "conf.d" / "gate.conf"
+    part.parent.mkdir()
+    main.write_text(f"include_dir {part.parent}\n")
+    part.write_text("listener 1884\n")
+    assert [(one.file, one.line) for one in lint("mosquitto", [main, part])] == [(str(part), 1)]
+    assert [one.severity for one in lint("mosquitto", [main])] == ["unknown"]
 
 
 def test_erlang_terms_of_rabbitmq_are_searched_and_the_rest_is_said_to_be_unread(tmp_path: Path) -> None:

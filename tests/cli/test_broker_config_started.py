@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
@@ -12,22 +13,24 @@ import pytest
 
 from authsvc.brokerconfig.installation import Installation
 from authsvc.brokerconfig.rendering import render
+from tests.adapters.aedes_broker import PACKAGE, installed
 from tests.adapters.rabbitmq_broker import MANAGER, RabbitMQ
 from tests.broker.mosquitto import Mosquitto
 from tests.broker.raw_client import RawClient
-from tests.live_service import LiveService, call, live_service
+from tests.live_service import LiveService, call, free_ports, live_service
 
 SECRET = secrets.token_hex(16)
 USER_OF_ROOT = "user root\n" if os.geteuid() == 0 else ""  # or Mosquitto gives up the right to its own folder
 
 
 class _Printed(Mosquitto):
-    """Mosquitto with the printed file, and with nothing else but where it keeps what it must."""
+    """Mosquitto with the printed file, and with nothing else but its folder and the socket that the helper waits for."""
 
-    def __init__(self, folder: Path, *, bind: str | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        text = render(Installation(kind="mosquitto", bind=bind or f"127.0.0.1:{self.port}"))[0].text
-        self._config.write_text(f"{text}persistence_location {folder}/\n{USER_OF_ROOT}")
+        text = render(Installation(kind="mosquitto", bind=f"127.0.0.1:{self.port}"))[0].text
+        more = f"persistence_location {folder}/\nlistener 0 {self.path}\n"
+        self._config.write_text(f"{text}{more}{USER_OF_ROOT}")
 
 
 async def test_the_printed_mosquitto_conf_starts_mosquitto_and_the_gate_stands_before_it(tmp_path: Path) -> None:
@@ -122,3 +125,45 @@ def test_rabbitmq_with_the_printed_conf_speaks_no_amqp(attached: tuple[LiveServi
         socket.create_connection(("127.0.0.1", attached[1].amqp_port), 1).close()
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", 5672), 1).close()
+
+
+async def test_the_printed_aedes_program_runs_and_lets_a_device_in(tmp_path: Path) -> None:
+    """Node finds the two packages that it names; a token opens a session, nonsense does not."""
+    binary = installed()
+    modules = tmp_path / "node_modules"
+    modules.mkdir()
+    (modules / "aedes").symlink_to(PACKAGE / "node_modules" / "aedes")
+    (modules / "authsvc-aedes").symlink_to(PACKAGE)
+    secret_file, (port,) = tmp_path / "aedes.secret", free_ports(1)
+    secret_file.write_text(SECRET + "\n")
+    with live_service(tmp_path, settings={"AUTHSVC__BROKERS__AEDES__SECRET_FILE": str(secret_file)}) as service:
+        installation = Installation(
+            kind="aedes", url=service.url, secret_file=str(secret_file), bind=f"127.0.0.1:{port}"
+        )
+        (tmp_path / "aedes.mjs").write_text(render(installation)[0].text)
+        process = await asyncio.create_subprocess_exec(binary, str(tmp_path / "aedes.mjs"))
+        try:
+            client = await _connected(port, _token(service))
+            assert await client.subscribe("default/default/d1/command/#") == [0]
+            await client.disconnect()
+            other = await RawClient.open(("127.0.0.1", port))
+            assert await other.connect("d2", "nonsense", username="d2") == 4
+            other.cut()
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+async def _connected(port: int, token: str) -> RawClient:
+    """Return a session as soon as the broker listens and has found the service."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                client = await RawClient.open(("127.0.0.1", port))
+            except ConnectionRefusedError:
+                await asyncio.sleep(0.05)
+                continue
+            if await client.connect("d1", token, username="d1") == 0:
+                return client
+            client.cut()
+            await asyncio.sleep(0.05)

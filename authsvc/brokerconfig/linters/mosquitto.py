@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from authsvc.brokerconfig.findings import Finding
 from authsvc.brokerconfig.installation import is_loopback
@@ -56,6 +57,7 @@ def _listeners(read: Sequence[tuple[Source, Lines]]) -> list[_Listener]:
 
 
 def _common(read: Sequence[tuple[Source, Lines]]) -> Iterator[Finding]:
+    folders = {PurePath(source.file).parent for source, _ in read}
     for source, lines in read:
         rules = [option for option in lines.options if option.key in _RULES and option.key != "user"]
         if rules:
@@ -63,7 +65,7 @@ def _common(read: Sequence[tuple[Source, Lines]]) -> Iterator[Finding]:
         for number, why in lines.unknown:
             yield source.unknown(number, "syntax", why)
         for option in lines.options:
-            if option.key == "include_dir":
+            if option.key == "include_dir" and PurePath(option.value) not in folders - {PurePath(source.file).parent}:
                 yield source.unknown(option.line, "include_dir", "its files are not read: name them as well")
             if option.key == "connection":
                 meaning = "what comes over a bridge is judged by nobody"

@@ -15,6 +15,7 @@ from authsvc.brokerconfig.findings import Finding
 from authsvc.brokerconfig.hocon import Document, Path, read_hocon
 from authsvc.brokerconfig.linters.sources import TRUE, Source, hook_url, plaintext_listener, reachable
 
+_OPTIONS = frozenset({"auth", "allow_anonymous", "no_match", "http_server", "listeners", "mqtt"})
 _HTTP: Path = ("auth", "http_auth")
 
 
@@ -28,7 +29,7 @@ def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Findin
         for line, where, target in document.included:
             if "headers" not in where and PurePath(target).name not in given:
                 yield source.unknown(line, "include", "this file is not read: name it with --broker-file as well")
-        if document.has("rules"):
+        if document.below() == ["rules"]:
             yield from _rules(source, document, ("rules",))
         elif _only_passwords(document):
             first = min(entry.line for entry in document.entries.values())
@@ -39,7 +40,9 @@ def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Findin
 
 
 def _only_passwords(document: Document) -> bool:
-    return bool(document.entries) and not document.opened and all(len(path) == 1 for path in document.entries)
+    if not document.entries or document.opened or not _OPTIONS.isdisjoint(document.below()):
+        return False
+    return all(len(path) == 1 for path in document.entries)
 
 
 def _main(source: Source, document: Document) -> Iterator[Finding]:

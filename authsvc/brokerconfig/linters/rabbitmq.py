@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import PurePath
 
 from authsvc.brokerconfig.findings import Finding
 from authsvc.brokerconfig.keyvalue import read_cuttlefish
@@ -21,13 +20,14 @@ _OTHER_PROTOCOLS = re.compile(
     r"(listeners\.(?:tcp|ssl)|(?:stomp|web_stomp|amqp1_0|stream)\.[a-z_.]*listeners?[a-z_.]*)(\..+)?"
 )
 _OTHER_PLUGINS = ("rabbitmq_stomp", "rabbitmq_web_stomp", "rabbitmq_stream", "rabbitmq_amqp1_0", "rabbitmq_tracing")
+_PLUGINS = re.compile(r"\[\s*(rabbitmq_\w+\s*,?\s*)*\]\s*\.")
 _LONGEST_CACHE_MS = 5_000
 
 
 def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Finding]:
     """Yield what is unsafe in the files of a RabbitMQ of this release; () is taken to be any."""
-    plugins = [source for source in sources if source.text.lstrip().startswith("[rabbitmq_")]
-    terms = [source for source in sources if source not in plugins and PurePath(source.file).suffix == ".config"]
+    plugins = [source for source in sources if _PLUGINS.fullmatch(_bare(source.text))]
+    terms = [source for source in sources if source not in plugins and _bare(source.text).startswith("[")]
     for source in plugins:
         yield from _plugins(source)
     for source in terms:
@@ -43,6 +43,11 @@ def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Findin
     yield from _http(files, verified=verified)
     yield from _listeners(files)
     yield from _users(files)
+
+
+def _bare(terms: str) -> str:
+    """Return Erlang terms without their comments."""
+    return re.sub(r"%[^\n]*", "", terms).strip()
 
 
 def _anonymous(files: Together, release: tuple[int, ...]) -> Iterator[Finding]:
