@@ -25,6 +25,7 @@ from authsvc.locks import KeyedLocks
 from broker.encode import DISCONNECT_PACKET, encode_connect
 
 LISTED_WITHIN_S: Final = 10.0  # collect_statistics_interval is 5 s; twice that, to be sure
+_ANY: Final = ("::", "0.0.0.0")  # noqa: S104  # what a listener on all addresses is listed as
 _COLUMNS: Final = "name,vhost,variable_map.client_id,client_properties.client_id"
 
 
@@ -48,7 +49,7 @@ class RabbitManagement:
         self._vhost = config.vhost
         self._tls = urlsplit(config.management_url).scheme == "https"
         self._host = urlsplit(config.management_url).hostname or "localhost"
-        self._mqtt_port: int | None = None
+        self._mqtt: tuple[str, int] | None = None
         self._recent: dict[str, float] = {}  # client id to when it was admitted, oldest first
         self._locks: KeyedLocks[str] = KeyedLocks()
         self._http = httpx.AsyncClient(
@@ -95,23 +96,23 @@ class RabbitManagement:
     async def _take_over(self, kick: Kick) -> bool:
         """Connect with the client id, which ends its connection; return whether it was done, False: try otherwise."""
         try:
-            port = self._mqtt_port = self._mqtt_port or await self._find_mqtt_port()
-            if port is None:
+            address = self._mqtt = self._mqtt or await self._find_mqtt()
+            if address is None:
                 return False
             self.kicking[kick.client_id] = kick
             async with asyncio.timeout(MANAGEMENT_TIMEOUT_S):
-                code = await self._connect(kick, port)
+                code = await self._connect(kick, address)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            self._mqtt_port = None  # it may have moved
+            self._mqtt = None  # it may have moved
             return False
         finally:
             self.kicking.pop(kick.client_id, None)
         # Without a wipe our own hook keeps the queue from us, which RabbitMQ answers with 3 after the take-over.
         return code == 0 or (kick.registered and not kick.wipe)
 
-    async def _connect(self, kick: Kick, port: int) -> int:
+    async def _connect(self, kick: Kick, address: tuple[str, int]) -> int:
         context = ssl.create_default_context() if self._tls else None
-        reader, writer = await asyncio.open_connection(self._host, port, ssl=context)
+        reader, writer = await asyncio.open_connection(*address, ssl=context)
         try:
             connect = encode_connect(
                 client_id=kick.client_id,
@@ -129,13 +130,14 @@ class RabbitManagement:
             with suppress(OSError, TimeoutError):
                 await writer.wait_closed()
 
-    async def _find_mqtt_port(self) -> int | None:
+    async def _find_mqtt(self) -> tuple[str, int] | None:
+        """Return where an MQTT listener is to be reached: at its own address, or at the host of the management."""
         overview = await self._ask("GET", "/api/overview", params={"columns": "listeners"})
         wanted = "mqtt/ssl" if self._tls else "mqtt"
         for listener in _dicts(overview.get("listeners") if isinstance(overview, dict) else None):
-            port = listener.get("port")
-            if listener.get("protocol") == wanted and isinstance(port, int):
-                return port
+            host, port = listener.get("ip_address"), listener.get("port")
+            if listener.get("protocol") == wanted and isinstance(port, int) and isinstance(host, str):
+                return (self._host if self._tls or host in _ANY else host), port
         return None
 
     async def _close(self, client_id: str) -> None:

@@ -7,6 +7,7 @@ everybody's session. So such client ids are refused at CONNECT (`nameable`) and 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,6 +18,8 @@ from authsvc.adapters.adapter import AttachedConfig
 from authsvc.adapters.management import MANAGEMENT_TIMEOUT_S, ManagementUnavailable
 
 MAX_LISTED: Final = 100_000
+_ONE_ROW: Final = "--limit=1&--rowtimeout=5000"  # by default a session has 100 ms to answer, or is left out
+_GONE_AFTER_S: Final = (0.01, 0.05, 0.2)  # a connection ends a moment after it was told to
 # `"` and `\` end or bend the query's string, `=` and `,` divide its parameters, `~` begins a pattern.
 _UNNAMEABLE: Final = re.compile('["\\\\=,~\x00-\x1f\x7f]')
 
@@ -44,17 +47,24 @@ class VerneManagement:
     async def disconnect(self, client_id: str, *, wipe: bool) -> None:
         """End the client's connection; `wipe` also removes its subscriptions and queue. Raises ManagementUnavailable.
 
-        VerneMQ publishes the client's will then, and offers no way not to.
+        VerneMQ publishes the client's will then, and offers no way not to. It says `Done` also when it passed over a
+        session that was slow to answer; so it is asked whether it is gone.
         """
         if not nameable(client_id):  # it was never admitted
             return
         await self._get(f"session/disconnect?client-id={_value(client_id)}{'&--cleanup' if wipe else ''}")
+        left = "" if wipe else "=true"
+        for wait_s in _GONE_AFTER_S:
+            if not await self._rows(f"session/show?--client_id={_value(client_id)}&--is_online{left}&{_ONE_ROW}"):
+                return
+            await asyncio.sleep(wait_s)
+        raise ManagementUnavailable("VerneMQ still has the session")
 
     async def has_session(self, client_id: str) -> bool | None:
         """Return whether VerneMQ has a session of the client id, connected or not."""
         if not nameable(client_id):
             return False
-        rows = await self._rows(f"session/show?--client_id={_value(client_id)}&--is_online&--limit=1")
+        rows = await self._rows(f"session/show?--client_id={_value(client_id)}&--is_online&{_ONE_ROW}")
         return bool(rows)
 
     async def clients(self) -> frozenset[str] | None:

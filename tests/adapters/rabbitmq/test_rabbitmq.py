@@ -251,7 +251,7 @@ async def test_without_an_mqtt_listener_to_reach_the_management_api_ends_the_con
     async def nowhere() -> None:
         return None
 
-    monkeypatch.setattr(rig.management, "_find_mqtt_port", nowhere)
+    monkeypatch.setattr(rig.management, "_find_mqtt", nowhere)
     began = asyncio.get_running_loop().time()
     while True:
         try:
