@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from authsvc.adapters.management import Management
     from authsvc.sessions import Session, Will
 
-MISSING: Final = object()
-
 
 class MalformedHook(Exception):  # noqa: N818  # an answer to give, not an accident
     """A request that is not what the broker sends. The message names the field, never its value."""

@@ -84,9 +84,7 @@ def _config(name: str, section: BrokerSection, settings: Settings) -> AttachedCo
     url = section.management_url.rstrip("/")
     parts = urlsplit(url)
     if url and (parts.scheme not in _SCHEMES or not parts.hostname or parts.username or parts.query or parts.fragment):
-        raise StartError(
-            f"`brokers.{name}.management_url` must be `http(s)://host:port`; user and password go apart"
-        )
+        raise StartError(f"`brokers.{name}.management_url` must be `http(s)://host:port`; user and password go apart")
     password = section.management_password.get_secret_value()
     if section.management_password_file is not None:
         password = _read(section.management_password_file, f"brokers.{name}.management_password_file").strip()
