@@ -4,6 +4,14 @@ missing=""
 command -v mosquitto >/dev/null 2>&1 || [ -x /usr/sbin/mosquitto ] || missing="$missing mosquitto"
 command -v mosquitto_pub >/dev/null 2>&1 || missing="$missing mosquitto-clients"
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="$missing rabbitmq-server"
+if [ "$(node --version 2>/dev/null | sed 's/^v//; s/\..*//')" -ge 20 ] 2>/dev/null && command -v npm >/dev/null 2>&1; then
+    aedes=$(dirname "$0")/../broker/aedes
+    if [ ! "$aedes/node_modules/.package-lock.json" -nt "$aedes/package-lock.json" ]; then
+        npm ci --prefix "$aedes" --no-audit --no-fund --loglevel=error >/dev/null || echo "missing: Aedes (npm ci --prefix broker/aedes); the tests that need it are skipped" >&2
+    fi
+else
+    echo "missing: node 20 or newer, with npm (Debian 13: apt-get install nodejs npm; or nodejs.org); the tests of Aedes are skipped" >&2
+fi
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     echo "installing:$missing"

@@ -1,0 +1,168 @@
+// Aedes with the agent, and a service of a few lines that says what each test has it say.
+
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import http from 'node:http'
+import net from 'node:net'
+import { test } from 'node:test'
+import { Aedes } from 'aedes'
+import { attach } from '../index.js'
+
+const ANSWER = {
+  result: 'allow',
+  rev: 1,
+  session: 's1',
+  client_id: 'c',
+  epoch: 'e',
+  etag: 'x',
+  expires_in_ms: null,
+  grant: {
+    publish: [{ rule: 'p', allow: true, levels: ['t', '#'], qos_max: 2, retain: null }],
+    subscribe: [{ rule: 's', allow: true, levels: ['t', '#'], qos_max: 2, retain: null }],
+    sets: {}
+  }
+}
+const CONNECT = packet(0x10, [0, 4, ...Buffer.from('MQTT'), 4, 2, 0, 0, 0, 1, 0x63]) // clean, client id `c`
+
+function packet (type, body) {
+  return Buffer.from([type, body.length, ...body])
+}
+
+async function rig (t, answer, more = {}) {
+  const asked = []
+  const service = http.createServer(async (request, response) => {
+    if (request.url.includes('/events')) return response.write('{"type":"hello","epoch":"e"}\n')
+    let body = ''
+    for await (const chunk of request) body += chunk
+    asked.push({ path: request.url, authorization: request.headers.authorization, body: JSON.parse(body) })
+    if (!request.url.endsWith('/connect')) return response.end('{"result":"ok"}')
+    const given = typeof answer === 'function' ? await answer(JSON.parse(body)) : answer
+    if (typeof given === 'number') response.statusCode = given
+    response.end(typeof given === 'string' ? given : JSON.stringify(given))
+  }).listen(0, '127.0.0.1')
+  await once(service, 'listening')
+  const broker = await Aedes.createBroker()
+  const url = `http://127.0.0.1:${service.address().port}`
+  const agent = attach(broker, { url, secret: 'a secret of the test', timeoutMs: 300, ...more })
+  const server = net.createServer(broker.handle).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => {
+    agent.close()
+    server.close()
+    service.close()
+    service.closeAllConnections()
+    return new Promise((resolve) => broker.close(resolve))
+  })
+  const open = async (...bytes) => {
+    const socket = net.connect(server.address().port, '127.0.0.1')
+    socket.on('error', () => {})
+    t.after(() => socket.destroy())
+    socket.write(Buffer.concat([CONNECT, ...bytes]))
+    return socket
+  }
+  const connack = async (socket) => {
+    const [data] = await once(socket, 'data')
+    assert.equal(data[0], 0x20)
+    return data[3]
+  }
+  return { broker, agent, asked, open, connack }
+}
+
+test('the service is asked once, with its secret and without the payload of the will', async (t) => {
+  const { asked, open, connack } = await rig(t, ANSWER)
+  assert.equal(await connack(await open()), 0)
+  const questions = asked.filter(({ path }) => path === '/hooks/aedes/connect')
+  assert.equal(questions.length, 1)
+  assert.equal(questions[0].authorization, 'Bearer a secret of the test')
+  assert.equal(questions[0].body.client_id, 'c')
+})
+
+const REFUSALS = {
+  'a denial': [{ result: 'deny', reason: 'unknown_token', code: 4 }, 4],
+  'a denial without a code': [{ result: 'deny' }, 5],
+  'a denial with a code that says yes': [{ result: 'deny', code: 0 }, 5],
+  'an answer of nothing': [{}, 5],
+  'no JSON': ['allow', 3],
+  'a list': [[], 5],
+  null: [null, 3],
+  'a redirection': [302, 3],
+  'an error': [503, 3],
+  'no grant': [{ ...ANSWER, grant: undefined }, 3],
+  'half a grant': [{ ...ANSWER, grant: { ...ANSWER.grant, subscribe: undefined } }, 3],
+  'no session': [{ ...ANSWER, session: undefined }, 3],
+  'no number': [{ ...ANSWER, rev: '1' }, 3],
+  'no expiry': [{ ...ANSWER, expires_in_ms: undefined }, 3],
+  silence: [() => new Promise(() => {}), 3]
+}
+for (const [name, [answer, code]] of Object.entries(REFUSALS)) {
+  test(`${name} refuses the CONNECT with ${code}`, async (t) => {
+    const { broker, open, connack } = await rig(t, answer)
+    assert.equal(await connack(await open()), code)
+    assert.deepEqual(Object.keys(broker.clients), [])
+  })
+}
+
+test('a connection that is lost while it waits touches nothing of the client id', async (t) => {
+  let answered
+  const { broker, open } = await rig(t, () => new Promise((resolve) => { answered = () => resolve(ANSWER) }))
+  await broker.persistence.incomingStorePacket({ id: 'c' }, { messageId: 7, topic: 't/x', payload: Buffer.alloc(0), qos: 2 })
+  const socket = await open()
+  while (answered === undefined) await new Promise((resolve) => setImmediate(resolve))
+  socket.resetAndDestroy()
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  answered()
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  assert.ok(await broker.persistence.incomingGetPacket({ id: 'c' }, { messageId: 7 }))
+  assert.deepEqual(Object.keys(broker.clients), [])
+})
+
+test('what comes in a second chunk while the service is asked is not handled before its answer', async (t) => {
+  let answered
+  const { broker, open, connack } = await rig(t, () => new Promise((resolve) => { answered = () => resolve(ANSWER) }))
+  const published = []
+  broker.on('publish', ({ topic }) => published.push(topic))
+  const socket = await open()
+  while (answered === undefined) await new Promise((resolve) => setImmediate(resolve))
+  for (let number = 0; number < 3; number++) {
+    socket.write(packet(0x30, [0, 3, ...Buffer.from('t/x')]))
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  assert.deepEqual(published.filter((topic) => !topic.startsWith('$SYS')), [])
+  answered()
+  assert.equal(await connack(socket), 0)
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  assert.deepEqual(published.filter((topic) => !topic.startsWith('$SYS')), ['t/x', 't/x', 't/x'])
+})
+
+test('a will that a lost broker left is not sent, and does not end the process', async (t) => {
+  const { broker, agent } = await rig(t, ANSWER)
+  const will = { topic: 't/x', payload: Buffer.from('boom'), qos: 1, retain: true, clientId: 'c', brokerId: 'other' }
+  const denied = once(agent, 'denied')
+  await new Promise((resolve, reject) => broker.authorizePublish(null, will, (error) => error ? reject(error) : resolve()))
+  assert.equal((await denied)[0].action, 'will')
+  assert.ok(will.topic.startsWith('$SYS/'))
+  assert.equal(will.payload.length, 0)
+  assert.equal(will.retain, false)
+})
+
+test('handlers that were there before may refuse more', async (t) => {
+  const { broker, open, connack } = await rig(t, ANSWER)
+  const socket = await open()
+  assert.equal(await connack(socket), 0)
+  assert.equal(broker.authorizeForward(broker.clients.c, { topic: 'u/x', qos: 0 }), null)
+  const packet = { topic: 't/x', qos: 0 }
+  assert.equal(broker.authorizeForward(broker.clients.c, packet), packet)
+})
+
+test('an agent that was closed lets nobody in', async (t) => {
+  const { agent, open, connack } = await rig(t, ANSWER)
+  agent.close()
+  assert.equal(await connack(await open()), 3)
+})
+
+test('options that mean nothing are refused', async () => {
+  const broker = await Aedes.createBroker()
+  assert.throws(() => attach(broker, { url: 'ftp://x' }), TypeError)
+  assert.throws(() => attach(broker, { url: 'http://x', onDeniedPublish: 'ignore' }), TypeError)
+  await new Promise((resolve) => broker.close(resolve))
+})
