@@ -178,11 +178,10 @@ def _push(attached: Attached, session: Session, *, was: str = "", only: Stream |
     streams.send(event, only)
 
 
-def _ended(attached: Attached, session: Session, reason: Reason, will: Will) -> None:
+def _ended(attached: Attached, session: Session, reason: Reason, will: Will) -> None:  # noqa: ARG001
     """Have it ended at once; the kick that follows makes sure, and wipes."""
     streams = _streams(attached)
     streams.admitted.pop(session.client_id, None)
-    log.debug("end_sent", broker=attached.name, client_id=session.client_id, reason=reason.value)
     streams.end(session.client_id, will="send" if will is Will.SEND else "never")
 
 
