@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import httpx
 import typer
 
+from authsvc.cli.around import ways_around
 from authsvc.cli.doctor_broker import examine_broker
 from authsvc.cli.operator import Json, example_of, failures
 from authsvc.cli.output import Output
@@ -56,6 +57,8 @@ def examine(settings: Settings, *, url: str | None) -> Iterator[Check]:
     yield http
     yield _listener("MQTT listener", settings.mqtt.bind, running=running)
     yield _upstream(settings)
+    for finding in ways_around(settings):
+        yield Check(check="way around the gate", state=finding.state, detail=finding.detail)
     yield _open_files()
     yield _clock(answered)
 
@@ -163,7 +166,9 @@ def _listener(name: str, bind: str, *, running: bool) -> Check:
 
 
 def _upstream(settings: Settings) -> Check:
-    upstream = settings.mqtt.upstream
+    upstream = settings.mqtt.upstream.removeprefix("unix:")
+    if not upstream and settings.mqtt.broker != "amqtt":
+        return Check(check="upstream", state=OK, detail=f"a managed broker: `{settings.mqtt.broker}`")
     if not upstream:
         return Check(check="upstream", state=OK, detail="the embedded broker: several hundred devices, nothing durable")
     failure = _unreachable(upstream)
