@@ -54,9 +54,9 @@ async def authn(attached: Attached, request: HookRequest) -> Response:
 async def authz(attached: Attached, request: HookRequest) -> Response:
     """Decide one publish or subscribe of an admitted client id. The user name is no proof of anything here."""
     client_id, topic, action = request.text("clientid"), request.text("topic"), request.text("action")
-    qos = request.integer("qos", 2, most=2)  # not told before 5.2: then the stricter answer
+    qos = request.integer("qos", most=2) if _is_told(request, "qos") else 2  # then the stricter answer
     if action == "publish":
-        flags = (request.flag("retain"),) if request.fields.get("retain") is not None else (False, True)
+        flags = (request.flag("retain"),) if _is_told(request, "retain") else (False, True)
         allowed = all(
             attached.decide(client_id, Action.PUBLISH, topic, qos=qos, retain=retain).allowed for retain in flags
         )
@@ -99,8 +99,16 @@ def _admission(session: Session) -> dict[str, Any]:
 
 
 def _peer(request: HookRequest) -> str:
-    host, port = request.text("peerhost", ""), request.integer("peerport", 0, most=65_535)
-    return f"{host}:{port}" if port else host
+    host = request.text("peerhost", "")
+    return f"{host}:{request.integer('peerport', most=65_535)}" if _is_told(request, "peerport") else host
+
+
+def _is_told(request: HookRequest, name: str) -> bool:
+    """Return whether EMQX knows the placeholder: qos and retain since 5.2, peerport since 5.9.
+
+    What it does not know it sends as it stands in its configuration.
+    """
+    return request.fields.get(name) not in (None, "", "undefined", f"${{{name}}}")
 
 
 _AT_CONNECT: Final = frozenset(

@@ -113,7 +113,8 @@ async def test_an_action_is_decided_by_the_grant(
     assert await ask(hooked, shape, "authz", fields) == {"result": result}
 
 
-async def test_emqx_before_5_2_does_not_tell_qos_and_retain(hooked: HookWorld) -> None:
+@pytest.mark.parametrize("unknown", [{}, {"qos": "${qos}", "retain": "${retain}"}], ids=["left out", "as configured"])
+async def test_emqx_before_5_2_does_not_tell_qos_and_retain(hooked: HookWorld, unknown: dict[str, str]) -> None:
     """Then what is not allowed at every QoS and with either flag is denied."""
     rules = [
         {"effect": "allow", "action": "publish", "topic": "{tenant}/low/#", "qos_max": 1},
@@ -127,11 +128,19 @@ async def test_emqx_before_5_2_does_not_tell_qos_and_retain(hooked: HookWorld) -
     await hooked.authn(token, "gw1")
     results = {}
     for action, place in (("publish", "low"), ("publish", "once"), ("publish", "any"), ("subscribe", "low")):
-        fields = {"clientid": "c1", "username": "gw1", "peerhost": "192.0.2.1", "action": action}
+        fields = {"clientid": "c1", "username": "gw1", "peerhost": "192.0.2.1", "action": action, **unknown}
         answer = await ask(hooked, "json", "authz", {**fields, "topic": f"{T}/{place}/x"})
         results[action, place] = answer["result"]
     allowed = [key for key, result in results.items() if result == "allow"]
     assert allowed == [("publish", "any")]
+
+
+async def test_a_port_that_emqx_does_not_know_is_no_port(hooked: HookWorld) -> None:
+    """Before 5.9 the placeholder comes as it stands in the configuration."""
+    _, token = await hooked.app_token()
+    fields = {"clientid": "c1", "username": "gw1", "password": token, "peerhost": "::1", "peerport": "${peerport}"}
+    assert (await ask(hooked, "json", "authn", fields))["result"] == "allow"
+    assert hooked.attached().session("c1").peer == "::1"
 
 
 async def test_a_subscribe_above_its_qos_is_refused_and_says_why(hooked: HookWorld) -> None:
