@@ -105,7 +105,7 @@ def test_the_unit_is_one_that_systemd_understands(tmp_path: Path):
 
 def test_the_listeners_file_opens_tcp_tls_and_websocket(tmp_path: Path):
     """With a certificate beside it, the file is taken as it stands."""
-    (text,) = blocks(_section("TLS and WebSocket"), "yaml")
+    text, proxied = blocks(_section("TLS and WebSocket"), "yaml")
     (tmp_path / "broker.yaml").write_text(text)
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     files = ["-keyout", str(tmp_path / "server.key"), "-out", str(tmp_path / "server.crt")]
@@ -113,6 +113,9 @@ def test_the_listeners_file_opens_tcp_tls_and_websocket(tmp_path: Path):
     listeners = load_broker_config(tmp_path / "broker.yaml").listeners
     kinds = {one.name: (one.websocket, one.tls is not None, one.port) for one in listeners}
     assert kinds == {"default": (False, False, 1883), "tls": (False, True, 8883), "wss": (True, True, 8884)}
+    (tmp_path / "proxied.yaml").write_text(proxied)
+    (behind,) = load_broker_config(tmp_path / "proxied.yaml").listeners
+    assert [str(network) for network in behind.proxies] == ["10.0.0.5/32", "10.0.1.0/24"]
 
 
 def _api(service: LiveService) -> httpx.Client:
