@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import secrets
 import socket
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from authsvc.brokerconfig.installation import Installation
 from authsvc.brokerconfig.rendering import render
@@ -63,28 +67,64 @@ def _token(service: LiveService) -> str:
     return made.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def attached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveService, RabbitMQ]]:
-    """A service and a RabbitMQ that knows of it what `authsvc config rabbitmq` prints, with the secret put in."""
+def _issued(folder: Path) -> tuple[Path, Path, Path]:
+    """Return an authority, and a certificate for localhost that it issued, with its key: Erlang takes no other."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("authority", "localhost")]
+    now = dt.datetime.now(dt.UTC)
+    paths = [folder / "ca.crt", folder / "issued.crt", folder / "issued.key"]
+    for number, (path, key, name) in enumerate(zip(paths, keys, names, strict=False)):
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(names[0]).public_key(key.public_key())
+        builder = builder.serial_number(number + 1).not_valid_before(now - dt.timedelta(hours=1))
+        builder = builder.not_valid_after(now + dt.timedelta(hours=1))
+        builder = builder.add_extension(x509.BasicConstraints(ca=number == 0, path_length=None), critical=True)
+        address = x509.DNSName("localhost")
+        builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        path.write_bytes(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    paths[2].write_bytes(keys[1].private_bytes(serialization.Encoding.PEM, *form))
+    return paths[0], paths[1], paths[2]
+
+
+@pytest.fixture(scope="module", params=["by a secret", "by a client certificate over TLS"])
+def attached(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[LiveService, RabbitMQ]]:
+    """A service and a RabbitMQ that knows of it what `authsvc config rabbitmq` prints, and shows who it is so."""
     folder = tmp_path_factory.mktemp("printed")
     broker = RabbitMQ(folder, hooks="http://127.0.0.1:1/hooks/rabbitmq")
+    shown = ["--secret-file", "/etc/authsvc/rabbitmq.secret"]
     settings = {
         "AUTHSVC__BROKERS__RABBITMQ__SECRET": SECRET,
         "AUTHSVC__BROKERS__RABBITMQ__MANAGEMENT_URL": broker.management_url,
         "AUTHSVC__BROKERS__RABBITMQ__MANAGEMENT_USER": MANAGER,
         "AUTHSVC__BROKERS__RABBITMQ__MANAGEMENT_PASSWORD": SECRET,
     }
+    url = ""
+    if "TLS" in request.param:
+        ca, certificate, key = _issued(folder)
+        shown = ["--tls-ca", ca, "--tls-cert", certificate, "--tls-key", key]
+        (port,) = free_ports(1)
+        url = f"https://localhost:{port}"
+        del settings["AUTHSVC__BROKERS__RABBITMQ__SECRET"]
+        settings |= {
+            "AUTHSVC__HOOKS__BIND": f"127.0.0.1:{port}",
+            "AUTHSVC__HOOKS__TLS_CERT": str(certificate),
+            "AUTHSVC__HOOKS__TLS_KEY": str(key),
+            "AUTHSVC__HOOKS__TLS_CLIENT_CA": str(ca),
+        }
     with live_service(tmp_path_factory.mktemp("service"), settings=settings) as service:
         printed = call(
-            "authsvc", "config", "rabbitmq", "--version", "3.10.8", "--url", service.url,
-            "--secret-file", "/etc/authsvc/rabbitmq.secret", "--bind", f"127.0.0.1:{broker.port}",
-            "--management-url", broker.management_url, "--output", folder / "made",
+            "authsvc", "config", "rabbitmq", "--version", "3.10.8", "--url", url or service.url, *shown,
+            "--bind", f"127.0.0.1:{broker.port}", "--management-url", broker.management_url,
+            "--output", folder / "made",
         )  # fmt: skip
         assert printed.returncode == 0, printed.stderr
         text = (folder / "made" / "rabbitmq.conf").read_text()
         assert SECRET not in text
         (folder / "rabbitmq.conf").write_text(text.replace(":SECRET@", f":{SECRET}@") + "log.console.level = info\n")
-        (folder / "enabled_plugins").write_text((folder / "made" / "enabled_plugins").read_text())
+        for name in {"enabled_plugins", "advanced.config"} & {path.name for path in (folder / "made").iterdir()}:
+            (folder / name).write_text((folder / "made" / name).read_text())
         try:
             broker.start()
             yield service, broker
