@@ -34,6 +34,14 @@ def version_of(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
+def _is_address(url: str) -> bool:
+    try:
+        ipaddress.ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches a host name or address; a name is believed if it is ``localhost``."""
     plain = host.strip("[]")
@@ -126,6 +134,12 @@ class Installation:
             )
         if not secure and (self.tls_ca or self.tls_cert):
             raise InvalidInput("invalid", "certificates need an https:// --url", field="tls_ca")
+        if secure and self.kind == "rabbitmq" and _is_address(self.url):  # seen on 3.10.8: the handshake fails
+            raise InvalidInput(
+                "invalid",
+                "RabbitMQ knows a certificate by a name only: give authsvc's host name, no address",
+                field="url",
+            )
         if secure and not self.tls_ca and self.kind != "aedes":  # Node trusts what the system trusts
             raise InvalidInput(
                 "invalid",

@@ -179,6 +179,7 @@ def test_secrets_are_words_to_replace() -> None:
         pytest.param(
             ["rabbitmq", "--url", "https://a.example", "--tls-ca", "/a"], "show who it is", id="https, nobody shown"
         ),
+        pytest.param(["rabbitmq", "--url", "https://192.0.2.1"], "by a name only", id="rabbitmq and an address"),
         pytest.param(["nanomq", "--url", "https://a.example"], "TLS", id="nanomq has no TLS"),
         pytest.param(["emqx", "--tls-ca", "/a"], "certificates need an https", id="CA without https"),
         pytest.param(["emqx", "--bind", "0.0.0.0:1883"], "--bind: clients would send passwords", id="open without TLS"),
