@@ -96,10 +96,29 @@ async def test_revocation_is_faster_than_promised(rig: Rig) -> None:
         answered = time.monotonic()
         assert await clients[number].closed(2)
         took.append(time.monotonic() - answered)
-    assert sorted(took)[-2] < PROMISED_S, f"median {statistics.median(took) * 1000:.1f} ms, {sorted(took)[-3:]}"
+    figures = f"median {statistics.median(took) * 1000:.1f} ms, slowest {max(took) * 1000:.1f} ms"
+    print(figures)  # noqa: T201  # docs/brokers/aedes.md
+    assert sorted(took)[-2] < PROMISED_S, figures
     for client in clients[30:]:
         await client.send(wire.PINGREQ_PACKET)
         await client.expect(wire.PINGRESP)
+
+
+async def test_all_sessions_of_a_revoked_ground_token_end_together(rig: Rig) -> None:
+    """A hundred connections by one token, and not one of another."""
+    token = await rig.service.post(f"{rig.at}/grounds/default/tokens", {"name": "apps", "access": "read"})
+    rig.secret["apps"] = token["token"]
+    clients = await asyncio.gather(*(rig.client("apps", rig.id(f"app{number}")) for number in range(100)))
+    a = await rig.client("a")
+    closing = [asyncio.create_task(client.closed(5)) for client in clients]
+    await rig.service.delete(f"{rig.at}/grounds/default/tokens/{token['id']}")
+    answered = time.monotonic()
+    assert all(await asyncio.gather(*closing))
+    took = time.monotonic() - answered
+    print(f"100 sessions in {took * 1000:.0f} ms")  # noqa: T201  # docs/brokers/aedes.md
+    assert took < 1
+    await a.send(wire.PINGREQ_PACKET)
+    await a.expect(wire.PINGRESP)
 
 
 @pytest.mark.parametrize(
