@@ -40,8 +40,8 @@ class _Printed(Mosquitto):
 async def test_the_printed_mosquitto_conf_starts_mosquitto_and_the_gate_stands_before_it(tmp_path: Path) -> None:
     """A device connects to the gate, and its message comes through Mosquitto to itself."""
     broker = _Printed(tmp_path)
-    await broker.start()
     try:
+        await broker.start()
         with live_service(tmp_path, "--upstream", f"127.0.0.1:{broker.port}") as service:
             token = _token(service)
             client = await RawClient.connected(("127.0.0.1", service.port), "d1", token, username="d1")
