@@ -13,6 +13,7 @@ from authsvc.core.errors import UpstreamUnavailable
 from broker import proxy_protocol, wire
 from broker.tcp.dial import Dial, open_link
 from broker.tcp.link import TcpLink
+from broker.tcp.publisher import Publisher
 from broker.tcp.service import Conversation, ServiceConnection
 from broker.upstream import HELLO, Capabilities, Hello, Link, LinkOwner
 
@@ -72,6 +73,8 @@ class TcpUpstream:
             connected=self._ask_mqtt5,
         )
 
+        self._publisher = Publisher(self._connect_publisher, answer_within_s=connect_timeout_s)
+
     @property
     def address(self) -> str:
         """Where the broker is, for messages."""
@@ -88,6 +91,7 @@ class TcpUpstream:
 
     async def stop(self) -> None:
         """End every link and the service connection."""
+        await self._publisher.stop()
         await self._service.stop()
         links = list(self._links.values())
         for link in links:
@@ -112,6 +116,10 @@ class TcpUpstream:
     async def _connect_service(self, owner: LinkOwner, upstream_id: str) -> Link:
         """Connect the gate's own session: past the queue, and also while the broker is thought to be away."""
         return await self._connect(owner, upstream_id, clean=True, hello=HELLO)
+
+    async def _connect_publisher(self, owner: LinkOwner, hello: Hello) -> Link:
+        self._raise_if_away()
+        return await self._connect(owner, ServiceConnection.new_id(), clean=True, hello=hello)
 
     async def _connect(self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello) -> TcpLink:
         dial = self._dial5 if self._dial5 is not None and hello.level == wire.MQTT_5_0 else self._dial
@@ -170,9 +178,12 @@ class TcpUpstream:
         *,
         qos: int,
         retain: bool,
-        properties: bytes = b"",  # noqa: ARG002 - the service connection speaks 3.1.1
+        properties: bytes = b"",
     ) -> None:
-        """Publish on the service connection; with QoS 1 and 2 return when it is acknowledged."""
+        """Publish on a connection of the gate's own; with QoS 1 and 2 return when it is acknowledged."""
+        if properties and self.capabilities.mqtt5:
+            await self._publisher.publish(topic, payload, qos=qos, retain=retain, properties=properties)
+            return
         await self._service.conversation.publish(topic, payload, qos=qos, retain=retain)
 
     def retain(self, topic: str, payload: bytes, *, qos: int) -> None:

@@ -307,3 +307,24 @@ async def test_what_is_sent_of_a_will_has_an_id_that_is_free(rig: Rig) -> None:
         await a.expect_ack(wire.PUBREC, packet_id)
     a.cut()
     assert (await spy.delivery()).topic == "t/g/a/will"
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_a_will_that_waited_has_its_properties_with_every_qos(rig: Rig, qos: int) -> None:
+    """It goes out on a connection of the gate's own, which speaks 5.0 for it, also after that one was lost."""
+    spy = await rig.spy()
+    for _ in range(2):
+        a = await rig.client("a", clean=False, will=will(1, qos=qos))
+        a.cut()
+        delivery = await spy.delivery(4)
+        assert (delivery.topic, delivery.qos, delivery.properties) == ("t/g/a/will", qos, PROPERTIES)
+        await rig.client("a", clean=True)
+        await gone_of_gates_own(rig)
+
+
+async def gone_of_gates_own(rig: Rig) -> None:
+    """End the gate's own connection that speaks 5.0."""
+    talk = rig.upstream._publisher._talk
+    if talk is not None and not talk.ended:
+        talk.link.abort()
+        await talk.link.wait_closed()

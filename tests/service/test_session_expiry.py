@@ -1,4 +1,4 @@
-"""Rows of persistent sessions that expire (MQTT 5.0, 3.1.2.11.2): kept in time, never resumed after it, in nobody's way."""
+"""Rows of persistent sessions that expire (MQTT 5.0, 3.1.2.11.2): kept in time, neither resumed late nor in the way."""
 
 from __future__ import annotations
 
