@@ -152,8 +152,6 @@ class Installation:
                 "over the network a broker has to show who it is: --secret-file, or --tls-cert and --tls-key",
                 field="secret_file",
             )
-        if self.kind == "mosquitto-go-auth" and self.secret_file:
-            raise InvalidInput("invalid", "the plugin sends no secret: leave --secret-file out", field="secret_file")
 
     def _check_bind(self) -> None:
         if self.kind == "mosquitto" and self.bind.startswith("/"):

@@ -87,8 +87,8 @@ def _caller(installation: Installation) -> str:
             "# It is sent as the password of Basic authentication, since this broker sends no header of our choice."
         )
     return (
-        "# It sends no secret: whoever can ask 127.0.0.1 on this machine can ask the hooks. From another machine it\n"
-        "# shows a secret or a client certificate: --url https://… with --secret-file, or --tls-cert and --tls-key"
+        "# It sends no secret: whoever can ask 127.0.0.1 on this machine can ask the hooks. With --secret-file it\n"
+        "# shows one in the address."
     )
 
 
@@ -280,7 +280,8 @@ def _goauth(installation: Installation) -> tuple[Rendered, ...]:
     parts = urlsplit(installation.hooks)
     values = {
         "listeners": "\n".join(listeners),
-        "http_host": parts.hostname or "",
+        "caller": _caller(installation),
+        "http_host": ("authsvc:SECRET@" if installation.secret_file else "") + (parts.hostname or ""),
         "http_port": str(parts.port or 80),
         "hooks_path": parts.path,
     }

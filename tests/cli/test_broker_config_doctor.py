@@ -98,6 +98,7 @@ CHANGES = [
     case("emqx", "bind =", 'mountpoint = "x"\n    bind =', "mountpoint", "mountpoint", severity="doubtful"),
     case("emqx", '"127.0.0.1:1883"', '"0.0.0.0:1883"', "listeners.tcp.default.bind", "0.0.0.0", severity="doubtful"),
     case("emqx", "  ws.default.enable = false\n", "", "listeners.ws.default", "listeners {", severity="doubtful"),
+    case("emqx", "", "rewrite = [{action = all}]\n", "rewrite", LAST, severity="doubtful"),
     case("emqx", "", 'include "more.conf"\n', "include", "more.conf", severity="unknown"),
     case("emqx", "no_match = deny", "no_match = ${X}", "syntax", "${X}", severity="unknown"),
     case(
@@ -464,6 +465,7 @@ def test_erlang_terms_of_rabbitmq_are_searched_and_the_rest_is_said_to_be_unread
         ),
         pytest.param("nanomq", "http_server { ip_addr = 127.0.0.1, password = abcdefghijklmnop }", id="nanomq"),
         pytest.param("mosquitto", "remote_password abcdefghijklmnop", id="mosquitto"),
+        pytest.param("mosquitto-go-auth", "auth_opt_http_host authsvc:abcdefghijklmnop@127.0.0.1", id="go-auth hook"),
         pytest.param("mosquitto-go-auth", "auth_opt_redis_password abcdefghijklmnop", id="go-auth"),
     ],
 )

@@ -234,6 +234,9 @@ def _anywhere(files: _Files, given: Sequence[str]) -> Iterator[Finding]:
                 yield source.unsafe(entry.line, ".".join(entry.path[1:]), meaning, "remove it")
             if name in _SECRETS and value and not value.startswith(("file://", "${")):
                 yield from source.secret(entry.line, ".".join(entry.path))
+        if document.below("rewrite"):
+            meaning = "topics are rewritten: what is judged is not what is used"
+            yield source.doubtful(document.line("rewrite"), "rewrite", meaning, "remove it")
         for name in document.below("gateway"):
             if not _off(document, ("gateway", name)):
                 meaning = "clients of this protocol are asked by an authenticator of its own, or by none"

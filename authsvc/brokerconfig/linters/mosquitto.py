@@ -192,12 +192,14 @@ def _asked(files: Together) -> Iterator[Finding]:
     if method is not None and method.upper() != "POST":
         yield files.unsafe("auth_opt_http_method", "proxies and logs keep more of it than of a POST", "POST")
     host = files.value("auth_opt_http_host")
+    if host is not None and "@" in host:  # user and password before the host become Basic authentication
+        yield from files.source("auth_opt_http_host").secret(files.line("auth_opt_http_host"), "auth_opt_http_host")
     if host is None:
         yield files.unsafe("auth_opt_http_host", "authsvc is not asked", "auth_opt_http_host 127.0.0.1")
     elif files.value("auth_opt_http_with_tls") == "true":
         if files.value("auth_opt_http_verify_peer") != "true":
             meaning = "whoever is in between answers for authsvc" + files.by_default("auth_opt_http_verify_peer")
             yield files.unsafe("auth_opt_http_verify_peer", meaning, "auth_opt_http_verify_peer true")
-    elif not is_loopback(host):
+    elif not is_loopback(host.rpartition("@")[2]):
         meaning = "passwords cross the network in the clear, and whoever is in between answers for authsvc"
         yield files.unsafe("auth_opt_http_host", meaning, "authsvc on this machine, 127.0.0.1")

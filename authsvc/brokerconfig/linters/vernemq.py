@@ -71,7 +71,7 @@ def _hooks(files: Together) -> Iterator[Finding]:
     for hook in VERNEMQ_HOOKS:
         if hook not in registered:
             source = files.source("plugins.vmq_webhooks")
-            meaning = "what this hook decides is not decided by authsvc: a way around for clients of that protocol"
+            meaning = "authsvc is not asked: another plugin decides, or nobody of that protocol gets in"
             yield source.unsafe(0, hook, meaning, f"vmq_webhooks.{hook}.hook = {hook}, and its endpoint")
     if files.value("vmq_webhooks.verify_peer") is not None and not files.on("vmq_webhooks.verify_peer"):
         key = "vmq_webhooks.verify_peer"
