@@ -95,12 +95,13 @@ class RumqttdUpstream(ManagedUpstream):
         if (old := self._links.get(upstream_id)) is not None:
             old.close()  # not by a reset: see `rumqttd_link`
             await old.wait_closed()
-        link = RumqttdLink(owner, hello.level, self.kept.match)
-        return link.over(await super().connect(link, upstream_id, clean=clean, hello=hello))
+        return await super().connect(owner, upstream_id, clean=clean, hello=hello)
 
-    async def _connect_service(self, owner: LinkOwner, upstream_id: str) -> Link:
-        link = RumqttdLink(owner, wire.MQTT_3_1_1, self.kept.match)
-        return link.over(await super()._connect_service(link, upstream_id))
+    async def _connect(  # type: ignore[override]  # every connection, those in the gate's own name too
+        self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello
+    ) -> Link:
+        link = RumqttdLink(owner, hello.level, self.kept.match)
+        return link.over(await super()._connect(link, upstream_id, clean=clean, hello=hello))
 
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: bytes = b"") -> None:
         """Publish on the service connection, and keep the message if it is to be retained."""
