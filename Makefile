@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test lint format fuzz soak bench cover lock clean
+.PHONY: help demo up test conformance lint format fuzz soak bench cover lock clean
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/.installed: pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed, `$(PYTHON)` is {sys.version.split()[0]}: make PYTHON=python3.12 ...")'
@@ -29,6 +29,10 @@ up: $(BIN)/.installed  ## start service and broker with data in ./var
 test: $(BIN)/.tested  ## run the tests (ARGS is handed to pytest)
 	@sh tests/needs.sh
 	@$(BIN)/python -m pytest $(ARGS)
+
+conformance: $(BIN)/.tested  ## every broker against the same cases: prints the matrix (ARGS=--write renews it in docs/brokers)
+	@sh tests/needs.sh
+	@$(BIN)/python -m tests.conformance $(ARGS)
 
 lint: $(BIN)/.tested  ## ruff and mypy --strict
 	@$(BIN)/ruff check .
