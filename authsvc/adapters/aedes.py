@@ -46,7 +46,7 @@ def deny(path: str) -> Response:
 
 async def connect(attached: Attached, request: HookRequest) -> Response:
     """Admit a CONNECT and answer with its session and grant."""
-    _node_of(request)
+    node, _ = _node_of(request)
     streams = _streams(attached)
     outcome = await attached.connect(_connect_request(request), peer=request.text("peer", ""))
     if isinstance(outcome, Refusal):
@@ -54,6 +54,7 @@ async def connect(attached: Attached, request: HookRequest) -> Response:
         return JSONResponse({"result": "deny", "reason": reason.value, "code": connack_code(reason)})
     rev = streams.rev()  # in one step with the opening of the session: whatever changes it comes later
     streams.admitted[outcome.client_id] = (outcome.id, rev)
+    streams.end_elsewhere(node, outcome.client_id, rev=rev)
     return JSONResponse({"result": "allow", "rev": rev, **_session_data(attached, outcome)})
 
 

@@ -20,6 +20,7 @@ from authsvc.service import Service
 BEAT_S: Final = 4.0  # an agent that hears nothing for 12 s opens the stream anew
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024  # in one stream; an agent that reads so slowly starts again
 SETS_TOGETHER_S: Final = 0.005  # changes of one set within it go out as one
+AWAY_US: Final = 3_600_000_000  # a node without a stream for so long is gone for good: others speak for all
 KEYS_PER_S: Final = 500_000  # of one set: a ground of 100,000 things is sent five times a second at most
 
 
@@ -79,7 +80,7 @@ class Streams:
         self._service: Service | None = None
         self._rev = 0
         self._streams: dict[str, Stream] = {}
-        self._known: set[str] = set()  # nodes that had a stream
+        self._away: dict[str, int] = {}  # nodes that had a stream -> when it ended
         self._calls: dict[int, _Call] = {}
         self._next_call = 1
         self._comparing: dict[int, _Call] = {}
@@ -111,9 +112,10 @@ class Streams:
         """Return a new stream to the node's agent, in place of the one it had."""
         former = self._streams.get(node)
         if former is not None:
-            former.close()
+            self.send({"type": "replaced"}, former)
+            self.closed(former)
+        self._away.pop(node, None)
         stream = self._streams[node] = Stream(node, run)
-        self._known.add(node)
         return stream
 
     def closed(self, stream: Stream) -> None:
@@ -121,6 +123,8 @@ class Streams:
         stream.close()
         if self._streams.get(stream.node) is stream:
             del self._streams[stream.node]
+            if self._service is not None:
+                self._away[stream.node] = self._service.now_us()
             for call in (*self._calls.values(), *self._comparing.values()):
                 if stream.node in call.waiting and not call.done.done():
                     call.done.set_exception(ManagementUnavailable(f"the event stream of `{stream.node}` ended"))
@@ -140,6 +144,12 @@ class Streams:
         """Have the client's connection ended now, where it was admitted before `rev`."""
         at = self.rev() if rev is None else rev
         self.send({"type": "end", "client_id": client_id, "rev": at, "will": will, "wipe": False}, only)
+
+    def end_elsewhere(self, node: str, client_id: str, *, rev: int) -> None:
+        """Have the connection that was taken over ended in every process but `node`, which does so by itself."""
+        for stream in list(self._streams.values()):
+            if stream.node != node:
+                self.end(client_id, will="send", rev=rev, only=stream)
 
     def send_sets(self, sets: Iterable[KeySet], only: Stream | None = None) -> None:
         """Put the sets as they are now on the streams."""
@@ -203,7 +213,11 @@ class Streams:
             self.closed(stream)
 
     def _complete(self) -> bool:
-        return bool(self._streams) and self._known == set(self._streams)
+        if self._service is None or not self._streams:
+            return False
+        since_us = self._service.now_us() - AWAY_US
+        self._away = {node: at_us for node, at_us in self._away.items() if at_us > since_us}
+        return not self._away
 
     async def _ask(self, event: dict[str, Any]) -> _Call:
         if not self._streams:

@@ -313,3 +313,36 @@ async def test_a_killed_service_takes_nobody_with_it_and_finds_everybody_again(t
             assert took < 5, "an open event stream does not hold up the end"
     finally:
         await service.close()
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+
+async def test_several_nodes_are_ended_and_taken_over_alike(rig: Rig, tmp_path: Path) -> None:
+    """What ends, ends wherever it is; a client that comes to another node has left the first."""
+    with aedes_broker(tmp_path, rig.service.url, "--node", "second", secret=SECRET) as second:
+        spy = await rig.spy()
+        here = await will_of(rig)
+        rig.service.address = second.address
+        there, b = await rig.client("a"), await rig.client("b")
+        rig.service.address = rig.broker.address
+        assert await here.closed(2)
+        assert await rig.seen_by(spy) == [(rig.own("a") + "/gone", BOOM)]
+        assert await rig.code("a", rig.id("b")) == 5, "b has it, at the other node"
+        await rig.revoke("b")
+        assert await b.closed(2)
+        await rig.revoke("a")
+        assert await there.closed(2)
+
+
+async def test_two_agents_of_one_node_say_so_and_serve_on(rig: Rig, tmp_path: Path) -> None:
+    """A mistake in a configuration is loud, and nobody pays for it."""
+    a = await rig.client("a")
+    with aedes_broker(tmp_path, rig.service.url, secret=SECRET) as twin:
+        await asyncio.to_thread(rig.broker.says, "problem")
+        assert "another agent has attached as node `aedes`" in rig.broker.log.read_text()
+        rig.service.address = twin.address
+        await (await rig.client("b")).publish(rig.own("b") + "/x", b"1", qos=1)
+        await a.publish(rig.own("a") + "/x", b"1", qos=1)
+    await rig.revoke("a")
+    assert await a.closed(10)

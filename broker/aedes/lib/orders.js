@@ -8,6 +8,7 @@ import { KeySet } from './topics.js'
 
 const FIRST_DELAY_MS = 50
 const MAX_DELAY_MS = 5_000
+const STEADY_MS = 2_000 // that a stream must live before the next one is opened without delay
 const PART = 500 // sessions in one request of the comparison
 const SETS_KEPT_MS = 60_000
 
@@ -20,6 +21,7 @@ export class Orders {
     this.stop = null
     this.delay = FIRST_DELAY_MS
     this.timer = null
+    this.steady = null
     this.pending = 0 // questions whose answers are on their way
     this.early = new Map() // client id -> rev of the last end that was ordered meanwhile
     this.later = new Map() // session -> the grant that came before the answer that opens it
@@ -79,6 +81,7 @@ export class Orders {
   #lost (error) {
     const { agent } = this
     this.synchronised = false
+    clearTimeout(this.steady)
     if (agent.closed) return
     agent.emit('detached', error)
     clearTimeout(this.timer)
@@ -95,9 +98,14 @@ export class Orders {
       case 'end': return this.#end(event)
       case 'has': return this.#has(event)
       case 'compare': return this.compareSoon(0)
+      case 'replaced': // the two would take the stream from each other for ever
+        this.delay = MAX_DELAY_MS
+        this.agent.emit('problem', new Error(`another agent has attached as node \`${this.agent.options.node}\``))
+        return
       case 'synchronised':
         this.synchronised = true
-        this.delay = FIRST_DELAY_MS
+        this.steady = setTimeout(() => { this.delay = FIRST_DELAY_MS }, STEADY_MS)
+        this.steady.unref()
         this.agent.emit('attached')
     } // anything else is of a newer service
   }
