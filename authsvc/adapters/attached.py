@@ -133,6 +133,8 @@ class Attached:
         """Have the broker end a connection that the service ended; what is kept for it too, if it must not go on."""
         if self._connections.get(connection.client_id) is connection:
             del self._connections[connection.client_id]
+        if reason in (Reason.TAKEN_OVER, Reason.SHUTTING_DOWN):
+            return  # the broker ends the older connection by itself when the newer one takes its client id
         if connection.session is not None:
             log.info(
                 "session_ended",
@@ -142,10 +144,8 @@ class Attached:
                 peer=connection.session.peer,
                 reason=reason.value,
             )
-        if self.adapter.ended is not None and connection.session is not None and reason is not Reason.TAKEN_OVER:
+        if self.adapter.ended is not None and connection.session is not None:
             self.adapter.ended(self, connection.session, reason, will)
-        if reason in (Reason.TAKEN_OVER, Reason.SHUTTING_DOWN):
-            return  # the broker ends the older connection by itself when the newer one takes its client id
         if self.kicks is None:
             self.rows.left(connection.client_id, now_us=self.service.now_us())
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from typing import Final
 
 from authsvc.core.facts import Effect, RuleAction
@@ -29,6 +30,7 @@ def still_right(held: Grant, new: Grant) -> bool:
     return all(line in after for line in before) and all(line in before for line in after if line[1] == deny)
 
 
+@lru_cache(maxsize=4096)  # things of one kind share their grants, and they reconnect
 def digest(grant: Grant) -> str:
     """Return what stands for the grant's rules in a row: of publishing and of subscribing, as ``publish/subscribe``."""
     lines = _lines(grant)

@@ -16,7 +16,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from authsvc.core.errors import AuthsvcError
 from authsvc.web.admin import ROUTERS
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BODY_BYTES", "Check", "create_app", "create_hooks_app"]
 
+HOOKS_PREFIX = "/hooks/"
 MAX_BODY_BYTES = 256 * 1024  # the largest honest body is a definition of some hundred rules, about 50 KiB
 
 
@@ -78,7 +79,7 @@ def create_app(
         return described[0]
 
     return _root(
-        *([Mount("/hooks", app=hooks)] if hooks is not None else []),
+        hooks,
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/openapi.json", openapi),
@@ -88,12 +89,25 @@ def create_app(
 
 def create_hooks_app(hooks: ASGIApp) -> Starlette:
     """Return the application of a listener that serves nothing but the hooks."""
-    return _root(Mount("/hooks", app=hooks))
+    return _root(hooks)
 
 
-def _root(*routes: BaseRoute) -> Starlette:
-    app = Starlette(routes=routes, middleware=[Middleware(Guard), Middleware(Rescue)], exception_handlers=_HANDLERS)
+class _Root(Starlette):
+    """The application with the hooks beside it: they are asked per packet, and answer for themselves."""
+
+    hooks: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.hooks is not None and scope["type"] == "http" and scope["path"].startswith(HOOKS_PREFIX):
+            await self.hooks(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _root(hooks: ASGIApp | None, *routes: BaseRoute) -> Starlette:
+    app = _Root(routes=routes, middleware=[Middleware(Guard), Middleware(Rescue)], exception_handlers=_HANDLERS)
     app.router.redirect_slashes = False
+    app.hooks = hooks
     return app
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from urllib.parse import urlencode
 
 import pytest
 
+from authsvc.adapters import routes
 from authsvc.adapters.adapter import AttachedConfig, HookRequest, MalformedHook
 from authsvc.adapters.caller import Callers
 from authsvc.adapters.strict import MAX_FIELDS, MAX_HOOK_BYTES, parse
 from authsvc.core.errors import StoreUnavailable
-from tests.adapters.conftest import SECRET, HookWorld
+from tests.adapters.conftest import SECRET, WITHIN_S, HookWorld
 
 OLD = "the-secret-before-the-rotation"
 JSON = ["application/json"]
@@ -211,3 +213,19 @@ def test_no_secret_is_in_what_is_shown_of_a_broker() -> None:
     config = AttachedConfig(name="a", kind="emqx", secrets=(SECRET,), management_password="management-password")  # noqa: S106
     assert SECRET not in repr(config)
     assert "management-password" not in repr(config)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(hooked: HookWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head says a hundred bytes and one comes: answered with deny, and the connection serves the next hook."""
+    monkeypatch.setattr(routes, "BODY_S", 0.2)
+    host, _, port = hooked.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"POST /hooks/emqx/authn HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"x-authsvc-secret: " + SECRET.encode() + b"\r\ncontent-length: 100\r\n\r\n{"
+    )
+    async with asyncio.timeout(WITHIN_S):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(17) == b'{"result":"deny"}'
+    assert b" 200 " in head
+    writer.close()
