@@ -116,6 +116,16 @@ test('a connection that is lost while it waits touches nothing of the client id'
   assert.deepEqual(Object.keys(broker.clients), [])
 })
 
+test('a connection that is refused touches nothing of the client id', async (t) => {
+  const { broker, open, connack } = await rig(t, { result: 'deny', code: 5 })
+  await broker.persistence.incomingStorePacket({ id: 'c' }, { messageId: 7, topic: 't/x', payload: Buffer.alloc(0), qos: 2 })
+  const socket = await open()
+  assert.equal(await connack(socket), 5)
+  if (!socket.destroyed) await once(socket, 'close')
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  assert.ok(await broker.persistence.incomingGetPacket({ id: 'c' }, { messageId: 7 }))
+})
+
 test('what comes in a second chunk while the service is asked is not handled before its answer', async (t) => {
   let answered
   const { broker, open, connack } = await rig(t, () => new Promise((resolve) => { answered = () => resolve(ANSWER) }))
