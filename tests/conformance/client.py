@@ -138,6 +138,10 @@ class MqttClient:
         self._ids += 1
         return struct.pack(">H", self._ids)
 
+    @property
+    def gone(self) -> bool:
+        return self._left is not None
+
     # --- what the player asks for --------------------------------------------------------------------------------
 
     async def connect(self, hello: Hello) -> int:

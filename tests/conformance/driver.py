@@ -44,6 +44,10 @@ class Client(Protocol):
 
     session_present: bool
 
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is known to be closed."""
+
     async def connect(self, hello: Hello) -> int:
         """Return the CONNACK's code; 0 is a yes."""
 
@@ -70,7 +74,10 @@ class Client(Protocol):
 class Traits:
     """What the player must know to wait for the right thing; no verdict depends on it."""
 
-    kicks_on_swap: bool = False  # a changed grant closes the connection, some time after the API's answer
+    kicks: bool = True  # the service can end a connection at this broker
+    settle_s: float = 0.05  # within which a changed grant is applied there, or has ended the connection
+    tells_gone: bool = True  # the service learns at once that a client left
+    at_once: int = 12  # cases side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,7 @@ class House(Protocol):
 
     folder: Path
     stack: ExitStack
+    hooks_url: str  # where the hooks of that service will be
 
     def hooks(self) -> Service:
         """Return the one service that all brokers with hooks ask; started at the first call."""

@@ -18,6 +18,7 @@ SETTINGS = {
     # The suite is one address that offers many bad credentials on purpose.
     "AUTHSVC__LIMITS__FAILED_CONNECT_BURST": "100000",
     "AUTHSVC__LOG__LEVEL": "warning",
+    **({"AUTHSVC__MQTT__RUN_AS": "nobody"} if os.geteuid() == 0 else {}),  # a managed broker is not run as root
 }
 
 

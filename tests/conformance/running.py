@@ -11,11 +11,12 @@ from pathlib import Path
 import uvloop
 
 from tests.conformance.driver import Broker, Column, Missing, Service, Stage
+from tests.conformance.gates import SETTINGS
+from tests.conformance.hooked import HOOKED, settings_of
 from tests.conformance.player import Seen, play
 from tests.conformance.steps import Case
 from tests.conformance.world import api_of
-
-AT_ONCE = 8
+from tests.live_service import free_ports, live_service
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,19 @@ class Playhouse:
 
     folder: Path
     stack: ExitStack
+    hooks_url: str = field(default_factory=lambda: f"http://127.0.0.1:{free_ports(1)[0]}")
+    _service: Service | None = None
     _started: dict[str, Missing | None] = field(default_factory=dict)
 
     def hooks(self) -> Service:
-        raise Missing("no broker with hooks is attached yet")
+        if self._service is None:
+            folder = self.folder / "hooks"
+            folder.mkdir()
+            config = folder / "authsvc.toml"
+            config.write_text(settings_of(HOOKED, self))
+            live = self.stack.enter_context(live_service(folder, "--config", config, settings=SETTINGS))
+            self._service = Service(live.url, live.key)
+        return self._service
 
     def missing(self, broker: Broker) -> str | None:
         """Start the broker; return what it lacks."""
@@ -68,7 +78,7 @@ def playhouse(folder: Path) -> Iterator[Playhouse]:
 
 
 async def _run(column: Column, cases: list[Case]) -> dict[str, Outcome]:
-    seats = asyncio.Semaphore(AT_ONCE)
+    seats = asyncio.Semaphore(column.broker.traits.at_once)
     async with column.broker.stage(column.level) as stage, api_of(stage.service) as api:
 
         async def one(case: Case) -> Outcome:

@@ -162,6 +162,15 @@ class Is:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """Wait until a changed grant has reached the client's connection, be it by ending it; `Again` follows."""
+
+    client: str
+    label: str = ""
+    expect: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SessionPresent:
     """The flag of the CONNACK; MQTT 3.1 has none, nothing is seen there."""
 
@@ -228,7 +237,10 @@ class Regenerate:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A further token: `kind` is app, device or ground; `fields` are the body's. `expires_s` from now."""
+    """A further token: `kind` is app, device or ground; `fields` are the body's.
+
+    It expires `expires_s` from now or half a second sooner or later.
+    """
 
     name: str
     kind: str
@@ -298,6 +310,7 @@ Step = (
     | Publish
     | Receives
     | Is
+    | Settle
     | SessionPresent
     | Cut
     | Disconnect

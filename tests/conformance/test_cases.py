@@ -6,7 +6,7 @@ import pytest
 
 from tests.conformance.columns import COLUMNS
 from tests.conformance.conftest import Play
-from tests.conformance.differences import expected
+from tests.conformance.differences import as_documented, expected
 from tests.conformance.driver import Column
 from tests.conformance.steps import Case
 from tests.conformance.table import CASES
@@ -27,4 +27,4 @@ def test_the_broker_gives_the_verdict_of_the_table(play: Play, column: Column, c
         raise outcome.accident
     assert outcome.seen, "the case expects nothing"
     told = "\n".join(f"{one.label}: expected {one.expected}, seen {one.observed}" for one in outcome.seen)
-    assert outcome.different == expected(column, case.name), f"{case.claim}\n{told}"
+    assert as_documented(outcome.different, column, case.name), f"{case.claim}\n{told}\n{expected(column, case.name)}"
