@@ -14,7 +14,6 @@ rule that is left out costs a question and nothing else. Left out is what EMQX r
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, Final
 
 from authsvc.core.facts import Effect, RuleAction
@@ -27,7 +26,6 @@ AclRule = dict[str, Any]
 _ALL_QOS: Final = 2
 
 
-@lru_cache(maxsize=4096)  # it depends on the rules alone, not on the sets, and many share a grant
 def acl_of(grant: Grant) -> list[AclRule]:
     """Return the list for the answer of the authenticator: publish denies, publish allows, subscribe allows."""
     acl = [_rule(deny) for deny in _of(grant, RuleAction.PUBLISH, Effect.DENY) if _is_plain(deny)]

@@ -160,6 +160,23 @@ async def test_a_kick_never_hits_the_newer_connection(hooked: HookWorld) -> None
     assert hooked.attached().session("c1") is not None
 
 
+async def test_a_kick_that_a_connect_had_done_is_not_sent_again(hooked: HookWorld) -> None:
+    """The CONNECT was first in the queue and did the kick itself: the one behind it would hit the newer connection."""
+    first, secret = await hooked.app_token()
+    _, again = await hooked.device_token_of("gw1", register_by=secret)
+    await hooked.authn(secret, "gw1")
+    async with hooked.service.sessions.lock("", "c1", broker="emqx"):
+        connect = asyncio.create_task(hooked.authn(again, "gw1"))
+        await asyncio.sleep(0.1)
+        await hooked.call("DELETE", f"/v1/tenants/{T}/app-tokens/{first.id}")
+        await asyncio.sleep(0.05)
+        assert hooked.rest.kicks == []
+    assert (await connect)["result"] == "allow"
+    await asyncio.sleep(0.1)
+    assert hooked.rest.kicked_ids() == ["c1"]
+    assert "c1" in hooked.rest.connected
+
+
 async def test_what_could_not_be_wiped_is_not_inherited(hooked: HookWorld) -> None:
     """The management is away: a revoked session's queue waits there, so its client id does too. Then it is wiped."""
     first, secret = await hooked.app_token()
