@@ -6,6 +6,8 @@ relies on. It is no broker for many tenants by itself: `rumqttd_link` puts right
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib.util
 import json
 import secrets
@@ -14,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.limits import Limits
 from broker.managed.child import BrokerNotStarted, Child, RunAs, write_private
@@ -26,6 +29,7 @@ from broker.upstream import HELLO, Capabilities, Hello, Link, LinkOwner
 CONFIG = "rumqttd.toml"
 USERNAME = "gate"
 KEEP_ALIVE_S = 65_535  # it refuses 0
+NEVER = 0xFFFFFFFF  # as a session expiry
 # Of each filter's log, in bytes of topics and payloads: what a client that is away, or slow, finds when it comes.
 SEGMENT_BYTES, SEGMENTS = 262_144, 4
 EVERYTHING_BYTES = 65_536  # of the log of `#`, which is there so that a topic without a subscriber is no error
@@ -81,6 +85,10 @@ class RumqttdUpstream(ManagedUpstream):
     def __init__(self, *, limits: Limits, **options: Any) -> None:
         super().__init__(capabilities=RUMQTTD, mqtt5="yes", **options)
         self.kept = RetainedStore(max_messages=limits.max_retained_messages, max_bytes=limits.max_retained_bytes)
+        self._stopping = False
+        self._of_5: set[str] = set()  # sessions that were last used with 5.0
+        self._expiring: dict[str, asyncio.TimerHandle] = {}  # sessions of 5.0, by upstream id
+        self._clearing: dict[str, asyncio.Task[None]] = {}
 
     def move(self, dial: Dial, dial5: Dial) -> None:
         """Reach the broker at other ports from now on."""
@@ -92,16 +100,63 @@ class RumqttdUpstream(ManagedUpstream):
             # Clean start and expiry are two things in 5.0 (3.1.2.4); it keeps what did not start clean.
             await self.clear_session(upstream_id)
             clean = False
+        if (timer := self._expiring.pop(upstream_id, None)) is not None:
+            timer.cancel()
+        if (clearing := self._clearing.get(upstream_id)) is not None and clearing is not asyncio.current_task():
+            await asyncio.wait({clearing})
         if (old := self._links.get(upstream_id)) is not None:
             old.close()  # not by a reset: see `rumqttd_link`
             await old.wait_closed()
-        return await super().connect(owner, upstream_id, clean=clean, hello=hello)
+        if not clean and hello.level != wire.MQTT_5_0 and upstream_id in self._of_5:
+            # It cannot send what came with properties to a client of 3.1.1, and would end each of its connections.
+            await self.clear_session(upstream_id)
+        link = await super().connect(owner, upstream_id, clean=clean, hello=hello)
+        if hello.level == wire.MQTT_5_0 and not clean:
+            self._of_5.add(upstream_id)
+        else:
+            self._of_5.discard(upstream_id)
+        return link
 
     async def _connect(  # type: ignore[override]  # every connection, those in the gate's own name too
         self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello
     ) -> Link:
-        link = RumqttdLink(owner, hello.level, self.kept.match)
+        link = RumqttdLink(
+            owner,
+            hello.level,
+            self.kept.match,
+            expiry_s=hello.session_expiry_s if hello.level == wire.MQTT_5_0 else None,
+            ended=lambda expiry_s: self._left(upstream_id, expiry_s),
+        )
         return link.over(await super()._connect(link, upstream_id, clean=clean, hello=hello))
+
+    def _left(self, upstream_id: str, expiry_s: int) -> None:
+        """End a session of 5.0 when its time is over (3.1.2.11.2): rumqttd knows no such time."""
+        if expiry_s == NEVER:
+            return
+        if expiry_s:
+            loop = asyncio.get_running_loop()
+            self._expiring[upstream_id] = loop.call_later(expiry_s, self._left, upstream_id, 0)
+            return
+        self._expiring.pop(upstream_id, None)
+        if upstream_id not in self._clearing and self.child.pid is not None and not self._stopping:
+            task = asyncio.create_task(self._forget(upstream_id), name=f"expiry of {upstream_id}")
+            self._clearing[upstream_id] = task
+            task.add_done_callback(lambda _: self._clearing.pop(upstream_id, None))
+
+    async def _forget(self, upstream_id: str) -> None:
+        with contextlib.suppress(UpstreamUnavailable):  # then it is being restarted, and has forgotten everything
+            await self.clear_session(upstream_id)
+
+    async def stop(self) -> None:
+        """End every link, then the broker."""
+        self._stopping = True
+        for timer in self._expiring.values():
+            timer.cancel()
+        tasks = list(self._clearing.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await super().stop()
 
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: bytes = b"") -> None:
         """Publish on the service connection, and keep the message if it is to be retained."""

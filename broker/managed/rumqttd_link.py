@@ -41,7 +41,18 @@ class RumqttdLink:
     session_present: bool
     connack: wire.Connack
 
-    def __init__(self, owner: LinkOwner, level: int, retained: Callable[[str], list[Retained]]) -> None:
+    def __init__(
+        self,
+        owner: LinkOwner,
+        level: int,
+        retained: Callable[[str], list[Retained]],
+        *,
+        expiry_s: int | None = None,
+        ended: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`ended` is told the seconds that the session is to stay, `expiry_s` or what a DISCONNECT made of it."""
+        self._expiry_s = expiry_s
+        self._ended = ended
         self._owner = owner
         self._codec = wire.codec_of(level)
         self._find = retained
@@ -106,6 +117,8 @@ class RumqttdLink:
             self._pongs.append(self._codec.encode_unsuback(asked.packet_id, bytes(len(asked.filters))))
             return packet + wire.PINGREQ_PACKET
         if kind == wire.DISCONNECT:
+            if self._expiry_s is not None and (changed := self._codec.disconnect(packet).session_expiry_s) is not None:
+                self._expiry_s = changed
             return b""
         packet_id = _packet_id(packet, 0)
         if kind == wire.PUBLISH:  # of QoS 2
@@ -190,6 +203,8 @@ class RumqttdLink:
         self._queue.clear()
         if self._ping is not None:
             self._ping.cancel()
+        if self._expiry_s is not None:
+            self._ended(self._expiry_s)
         self._owner.upstream_closed(error)
 
     def pause_client(self) -> None:

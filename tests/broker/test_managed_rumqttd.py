@@ -343,3 +343,31 @@ async def test_an_end_never_costs_another_his_connection(upstream):
         for name in "abcdef":
             tasks.create_task(leaves(name))
             tasks.create_task(stays(name.upper()))
+
+
+@pytest.mark.parametrize(("expiry_s", "present"), [(0, False), (1, False), (3600, True)])
+async def test_a_session_of_5_ends_when_its_time_is_over(upstream, expiry_s, present):
+    """rumqttd would keep each for ever."""
+    hello = Hello(level=wire.MQTT_5_0, session_expiry_s=expiry_s)
+    link = await upstream.connect(Owner(), A, clean=False, hello=hello)
+    link.close()
+    await link.wait_closed()
+    await asyncio.sleep(1.2 if expiry_s == 1 else 0.1)
+    link = await upstream.connect(Owner(), A, clean=False, hello=hello)
+    assert link.session_present is present
+
+
+async def test_a_session_of_5_begins_anew_for_a_client_of_3_1_1(upstream):
+    """rumqttd would end each of its connections over what it has queued with properties."""
+    owner = Owner()
+    hello = Hello(level=wire.MQTT_5_0, session_expiry_s=3600)
+    link = await upstream.connect(owner, A, clean=False, hello=hello)
+    link.write(wire.codec_of(5).encode_subscribe(1, [("x", 1)]))
+    await owner.until(lambda: bool(owner.of(wire.SUBACK)))
+    link.close()
+    await link.wait_closed()
+    await upstream.publish("x", b"m", qos=1, retain=False)
+    link, owner = await connected(upstream, clean=False)
+    assert not link.session_present
+    await subscribe(link, owner, ("x", 1))
+    assert owner.closed == []
