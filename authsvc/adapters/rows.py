@@ -23,6 +23,7 @@ class Rows:
         self._broker = broker
         self._rows: dict[str, AttachedSession] = {}
         self._owed: dict[str, AttachedSession | None] = {}  # what the store does not know yet
+        self._freed: dict[str, str] = {}  # client ids that the store does not know to be free -> whose they were
         self._keeping: set[str] = set()  # client ids whose rows are being written by `keep`
         self._flushing: set[str] = set()  # and by `flush`
         self._flushed = asyncio.Event()
@@ -60,13 +61,15 @@ class Rows:
             await self._flushed.wait()
         self._keeping.add(row.client_id)
         try:
-            written = await self._store.attached_sessions.keep(row, former=former.principal if former else "")
+            whose = self._freed.get(row.client_id, "") if former is None else former.principal
+            written = await self._store.attached_sessions.keep(row, former=whose)
         except StoreReadOnly:
             self._owed[row.client_id] = row
         else:
             if not written.value:
                 return False
             self._owed.pop(row.client_id, None)
+            self._freed.pop(row.client_id, None)
         finally:
             self._keeping.discard(row.client_id)
         self._rows[row.client_id] = row
@@ -84,8 +87,10 @@ class Rows:
 
     def forget(self, client_id: str) -> None:
         """Free the client id: the broker keeps nothing of it. The store follows."""
-        if self._rows.pop(client_id, None) is not None:
+        row = self._rows.pop(client_id, None)
+        if row is not None:
             self._owed[client_id] = None
+            self._freed.setdefault(client_id, row.principal)
 
     def forget_gone_before(self, before_us: int) -> None:
         """Free the client ids whose clients left before then."""
@@ -106,6 +111,9 @@ class Rows:
             await self._store.attached_sessions.write(self._broker, owed)
         except StoreUnavailable:
             self._owed = {**owed, **self._owed}
+        else:
+            for client_id in owed.keys() - self._owed.keys():
+                self._freed.pop(client_id, None)
         finally:
             self._flushing = set()
             self._flushed.set()
