@@ -3,7 +3,7 @@
     connect   admission ─► the client id's lock ─► owed kicks, holder ─► row ─► sessions.open ─► the answer
     decide    session by client id ─► its grant
     ended     by the registry (revoke, expiry, kick, …) ─► Kicks ─► Management
-    restore   rows of the store ─► sessions, at start; `sweeps` compares them with what the broker says
+    restore   rows of the store ─► sessions, at start; `following` compares them with what the broker says
 
 The broker owns the sockets: a session is here what it was told. A row says whose a client id is for as long as the
 broker may keep something under it, because a client id is never a way to somebody else's queue.
@@ -20,10 +20,10 @@ import structlog
 
 from authsvc.adapters.adapter import Adapter, AttachedConfig
 from authsvc.adapters.connection import HookConnection
+from authsvc.adapters.following import SETTLED_US, Following
 from authsvc.adapters.held import digest, same_subscriptions
 from authsvc.adapters.kicks import Kicks
 from authsvc.adapters.management import Management, ManagementUnavailable
-from authsvc.adapters.restoring import admitted_again
 from authsvc.adapters.rows import Rows
 from authsvc.core.credentials import ConnectRequest
 from authsvc.core.errors import StoreUnavailable
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ATTEMPTS: Final = 3
-SETTLED_US: Final = 10_000_000  # an answered CONNECT may take that long to show in the broker's own lists
-FLUSH_S: Final = 2.0
-SWEEP_S: Final = 60.0
 ASK_S: Final = 2.0  # how long a CONNECT waits for the broker's word on whether it keeps a client id
 
 NO_SESSION: Final = Decision(allowed=False, reason=Reason.NO_RULE_MATCHES)
@@ -65,10 +62,9 @@ class Attached:
         self.kind = config.kind
         self.deliveries_checked = adapter.deliveries_checked
         self.rows = Rows(service.store, config.name)
-        self.kicks = None if management is None else Kicks(self.name, management, lock=self._lock, done=self._kicked)
+        self.kicks = None if management is None else Kicks(self.name, management, lock=self.lock, done=self._kicked)
         self._connections: dict[str, HookConnection] = {}
-        self._unknown: set[Session] = set()  # to the broker, at the last sweep
-        self._not_restored: list[AttachedSession] = []
+        self.following = Following(self)
 
     # --- for adapters ------------------------------------------------------------------------------------------
 
@@ -86,6 +82,10 @@ class Attached:
             return await self._connect(request, peer)
         except StoreUnavailable as error:
             return self._refused(Refusal(reason=Reason.STORE_UNAVAILABLE, detail=str(error)), request, peer)
+
+    def sessions(self) -> list[Session]:
+        """Return the open sessions on this broker."""
+        return [connection.session for connection in self._connections.values() if connection.session is not None]
 
     def session(self, client_id: str) -> Session | None:
         """Return the open session of the client id on this broker."""
@@ -115,13 +115,13 @@ class Attached:
         Not believed of a session that was opened a moment ago: it may be about the connection that it took over. If it
         was true, a sweep finds out. A broker that knows our session ids says which one it means by `session_id`.
         """
-        async with self._lock(client_id):  # a CONNECT that is being answered comes before it, or after it
+        async with self.lock(client_id):  # a CONNECT that is being answered comes before it, or after it
             session = self.session(client_id)
             if session is not None:
                 recent = self.service.now_us() - session.since_us < SETTLED_US
                 if recent if session_id is None else session.id != session_id:
                     return
-                self._closed(session, Reason.DISCONNECTED)
+                self.closed(session, Reason.DISCONNECTED)
             if keeps_session:
                 self.rows.left(client_id, now_us=self.service.now_us())
             elif self.kicks is None or not self.kicks.owes(client_id):
@@ -168,53 +168,18 @@ class Attached:
 
     # --- life ------------------------------------------------------------------------------------------------------
 
-    async def restore(self) -> None:
-        """Open the sessions of the clients that were connected when the service ended; call it before any hook.
-
-        Whoever may not be connected any more, or was told what is no longer right, is kicked. Raises StoreUnavailable.
-        """
-        await self.rows.load()
-        here = await self._clients()
-        for row in self.rows:
-            if row.gone_us is None or (here is not None and row.client_id in here):
-                try:
-                    await self._restore(row)
-                except StoreUnavailable:
-                    self._not_restored.append(row)
-
     async def run(self) -> None:
         """Send kicks, write what the rows owe and sweep, for ever; owned by the caller's task group."""
         async with asyncio.TaskGroup() as tasks:
             if self.kicks is not None:
                 tasks.create_task(self.kicks.run(), name=f"kicks of {self.name}")
-                tasks.create_task(self._sweep_forever(), name=f"sweeps of {self.name}")
-            tasks.create_task(self._flush_forever(), name=f"rows of {self.name}")
+            tasks.create_task(self.following.run(), name=f"following {self.name}")
 
     async def close(self) -> None:
         """Write what is owed and close the way to the broker's management; connections there go on."""
         await self.rows.flush()
         if self.management is not None:
             await self.management.close()
-
-    async def sweep(self) -> None:
-        """Compare with the broker's own list: close what it did not know twice in a row, take up what it knows.
-
-        Nobody is kicked by it. Free client ids that nobody has used for longer than they are held.
-        """
-        now_us = self.service.now_us()
-        here = await self._clients()
-        if here is not None:
-            settled = [c.session for c in self._connections.values() if c.session is not None]
-            unknown = {s for s in settled if s.client_id not in here and now_us - s.since_us > SETTLED_US}
-            for session in unknown & self._unknown:
-                if session.ending is None:
-                    self._closed(session, Reason.CONNECTION_LOST)
-                    self.rows.left(session.client_id, now_us=now_us)
-            self._unknown = unknown - self._unknown
-            for row in self.rows:
-                if row.client_id in here and row.client_id not in self._connections:
-                    await self._restore(row)
-        self.rows.forget_gone_before(now_us - int(self.config.hold_s * 1_000_000))
 
     # --- connect -----------------------------------------------------------------------------------------------------
 
@@ -235,7 +200,7 @@ class Attached:
                 if written:
                     self.rows.forget(client_id)
                 client_id, written = admitted.client_id, False
-            async with self._lock(client_id):
+            async with self.lock(client_id):
                 if self._is_stale(admitted):
                     continue
                 refused = await self._claim(admitted)
@@ -250,11 +215,11 @@ class Attached:
                     continue
                 written = True
                 # From here to the answer nothing waits: a change comes before `open`, which sees it, or after it.
-                session = self._open(admitted, row)
+                session = self.open(admitted, row)
                 if session is not None:
                     return session
         if written:  # a CONNECT that is refused leaves nothing behind
-            async with self._lock(client_id):
+            async with self.lock(client_id):
                 if client_id not in self._connections:
                     if before is None:
                         self.rows.forget(client_id)
@@ -290,7 +255,7 @@ class Attached:
                 return _TAKEN
             connection = self._connections.get(client_id)
             if connection is not None and connection.session is not None:
-                self._closed(connection.session, Reason.CONNECTION_LOST)
+                self.closed(connection.session, Reason.CONNECTION_LOST)
             return None
         if self.management is None or not await self._must_wipe(row, admitted):
             return None
@@ -326,7 +291,8 @@ class Attached:
                 return await self.management.has_session(row.client_id) is False
         return False
 
-    def _open(self, admitted: Admitted, row: AttachedSession) -> Session | None:
+    def open(self, admitted: Admitted, row: AttachedSession) -> Session | None:
+        """Open the session, under the client id's lock; None when what it rests on has changed: admit again."""
         connection = HookConnection(self, admitted.client_id, admitted.grant, row.username)
         session = self.service.sessions.open(
             admitted, connection, broker=self.name, peer=row.peer, deliveries_checked=self.deliveries_checked
@@ -355,12 +321,13 @@ class Attached:
     def _is_stale(self, admitted: Admitted) -> bool:
         return self.service.feed.touched_since(admitted.position, admitted.footing, admitted.own_changes)
 
-    def _lock(self, client_id: str) -> AbstractAsyncContextManager[None]:
+    def lock(self, client_id: str) -> AbstractAsyncContextManager[None]:
+        """Return the lock under which the client id changes hands at this broker."""
         return self.service.sessions.lock("", client_id, broker=self.name)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
-    def _closed(self, session: Session, reason: Reason) -> None:
+    def closed(self, session: Session, reason: Reason) -> None:
         """Forget a session whose connection is no more at the broker."""
         connection = self._connections.get(session.client_id)
         if connection is not None and connection.session is session:
@@ -389,62 +356,3 @@ class Attached:
         )
         if record.count == 1:
             log.warning("hook_without_session", broker=self.name, client_id=record.client_id)
-
-    # --- restore, sweep ----------------------------------------------------------------------------------------------
-
-    async def _restore(self, row: AttachedSession) -> None:
-        """Open the row's session, or kick it; nothing happens if the client id has a session or a kick by now."""
-        for _ in range(ATTEMPTS):
-            admitted = await admitted_again(self.service, row)
-            async with self._lock(row.client_id):
-                if row.client_id in self._connections or self.rows.get(row.client_id) is not row:
-                    return
-                if self.kicks is not None and self.kicks.owes(row.client_id):
-                    return
-                if isinstance(admitted, Refusal):
-                    log.info("session_not_restored", broker=self.name, client_id=row.client_id, reason=admitted.reason)
-                    self._kick(row, wipe=admitted.reason is not Reason.TOKEN_EXPIRED)
-                    return
-                if self.adapter.swap == "kick" and row.held != digest(admitted.grant):
-                    self._kick(row, wipe=True)
-                    return
-                session = self._open(admitted, row)
-                if session is not None:
-                    session.since_us = row.since_us
-                    if row.gone_us is not None:
-                        self.rows.put(replace(row, gone_us=None))
-                    return
-
-    def _kick(self, row: AttachedSession, *, wipe: bool) -> None:
-        if self.kicks is not None:
-            self.kicks.add(row.client_id, wipe=wipe)
-        else:
-            self.rows.left(row.client_id, now_us=self.service.now_us())
-
-    async def _clients(self) -> frozenset[str] | None:
-        if self.management is None:
-            return None
-        try:
-            return await self.management.clients()
-        except ManagementUnavailable as error:
-            log.warning("sweep_failed", broker=self.name, problem=str(error))
-            return None
-
-    async def _flush_forever(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            await self.rows.flush()
-            waiting, self._not_restored = self._not_restored, []
-            for row in waiting:
-                try:
-                    await self._restore(row)
-                except StoreUnavailable:
-                    self._not_restored.append(row)
-
-    async def _sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            try:
-                await self.sweep()
-            except StoreUnavailable:
-                log.warning("sweep_failed", broker=self.name, problem="the store cannot be read")

@@ -61,7 +61,7 @@ class Hooks:
     async def start(self) -> None:
         """Restore the sessions of every broker, before any hook is answered. Raises StoreUnavailable."""
         for attached in self.attached.values():
-            await attached.restore()
+            await attached.following.restore()
             if attached.management is None:
                 log.warning("broker_cannot_be_told", broker=attached.name)
 

@@ -105,9 +105,9 @@ async def test_a_client_that_left_unseen_is_closed_by_the_second_sweep(hooked: H
     await hooked.authn(secret, "gw2", client_id="c2")
     hooked.rest.connected.discard("c1")
     hooked.clock.move(SETTLED_S)
-    await hooked.attached().sweep()
+    await hooked.attached().following.sweep()
     assert hooked.attached().session("c1") is not None
-    await hooked.attached().sweep()
+    await hooked.attached().following.sweep()
     assert hooked.attached().session("c1") is None
     assert hooked.attached().session("c2") is not None
     assert hooked.service.sessions.ended[Reason.CONNECTION_LOST] == 1
@@ -122,12 +122,12 @@ async def test_a_client_that_is_there_after_all_is_taken_up_again(hooked: HookWo
     hooked.clock.move(SETTLED_S)
     for there in (False, True, False):
         (hooked.rest.connected.add if there else hooked.rest.connected.discard)("c1")
-        await hooked.attached().sweep()
+        await hooked.attached().following.sweep()
         assert hooked.attached().session("c1") is not None
-    await hooked.attached().sweep()
+    await hooked.attached().following.sweep()
     assert hooked.attached().session("c1") is None
     hooked.rest.connected.add("c1")
-    await hooked.attached().sweep()
+    await hooked.attached().following.sweep()
     assert hooked.attached().session("c1") is not None
     assert hooked.rest.kicks == []
 
@@ -139,11 +139,11 @@ async def test_a_sweep_touches_nobody_while_the_broker_cannot_be_asked(hooked: H
     hooked.clock.move(SETTLED_S)
     hooked.rest.down = True
     for _ in range(3):
-        await hooked.attached().sweep()
+        await hooked.attached().following.sweep()
     assert hooked.attached().session("c1") is not None
     hooked.rest.down = False
     hooked.rest.connected.add("stranger")
-    await hooked.attached().sweep()
+    await hooked.attached().following.sweep()
     assert hooked.rest.kicks == []
 
 
@@ -154,10 +154,10 @@ async def test_rows_end_with_their_time(hooked: HookWorld) -> None:
     hooked.clock.move(SETTLED_S)
     hooked.rest.connected.clear()
     await hooked.attached().gone("c1", keeps_session=True)
-    await hooked.attached().sweep()
+    await hooked.attached().following.sweep()
     assert hooked.attached().rows.get("c1") is not None
     hooked.clock.move(hooked.attached().config.hold_s + 1)
-    await hooked.attached().sweep()
+    await hooked.attached().following.sweep()
     await hooked.attached().rows.flush()
     assert list(await hooked.store.attached_sessions.all("emqx")) == []
 

@@ -1,0 +1,143 @@
+"""What a broker's sessions here follow: the rows of the store at start, and the broker's own list from then on."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from authsvc.adapters.held import digest
+from authsvc.adapters.management import ManagementUnavailable
+from authsvc.adapters.restoring import admitted_again
+from authsvc.core.errors import StoreUnavailable
+from authsvc.core.facts import Refusal
+from authsvc.core.reasons import Reason
+from authsvc.sessions import Session
+from authsvc.store.attached import AttachedSession
+
+if TYPE_CHECKING:
+    from authsvc.adapters.attached import Attached
+
+log = structlog.get_logger(__name__)
+
+ATTEMPTS: Final = 3
+AT_ONCE: Final = 32  # rows that are restored side by side
+FLUSH_S: Final = 2.0
+SWEEP_S: Final = 60.0
+SETTLED_US: Final = 10_000_000  # an answered CONNECT may take that long to show in the broker's own lists
+
+
+class Following:
+    """Restores and sweeps the sessions of one attached broker. `restore` comes before any hook, then `run`."""
+
+    def __init__(self, attached: Attached) -> None:
+        self._attached = attached
+        self._unknown: set[Session] = set()  # to the broker, at the last sweep
+        self._not_restored: list[AttachedSession] = []
+
+    async def restore(self) -> None:
+        """Open the sessions of the clients that were connected when the service ended.
+
+        Whoever may not be connected any more, or was told what is no longer right, is kicked. Raises StoreUnavailable.
+        """
+        rows = self._attached.rows
+        await rows.load()
+        here = await self._clients()
+        await self._restore_all([row for row in rows if row.gone_us is None or (here and row.client_id in here)])
+
+    async def sweep(self) -> None:
+        """Compare with the broker's own list: close what it did not know twice in a row, take up what it knows.
+
+        Kicked is nobody but who was admitted once and would not be any more. Frees the client ids that nobody has used
+        for longer than they are held. Raises StoreUnavailable.
+        """
+        attached = self._attached
+        now_us = attached.service.now_us()
+        here = await self._clients()
+        if here is not None:
+            unknown = {
+                session
+                for session in attached.sessions()
+                if session.client_id not in here and now_us - session.since_us > SETTLED_US
+            }
+            for session in unknown & self._unknown:
+                if session.ending is None:
+                    attached.closed(session, Reason.CONNECTION_LOST)
+                    attached.rows.left(session.client_id, now_us=now_us)
+            self._unknown = unknown - self._unknown
+            lost = [row for row in attached.rows if row.client_id in here and attached.session(row.client_id) is None]
+            await self._restore_all(lost)
+        attached.rows.forget_gone_before(now_us - int(attached.config.hold_s * 1_000_000))
+
+    async def run(self) -> None:
+        """Write what the rows owe, restore what could not be, and sweep, for ever; owned by the caller's task group."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sweep_forever(), name=f"sweeps of {self._attached.name}")
+            tasks.create_task(self._flush_forever(), name=f"rows of {self._attached.name}")
+
+    async def _restore_all(self, rows: list[AttachedSession]) -> None:
+        for start in range(0, len(rows), AT_ONCE):
+            await asyncio.gather(*(self._restore_or_later(row) for row in rows[start : start + AT_ONCE]))
+
+    async def _restore_or_later(self, row: AttachedSession) -> None:
+        try:
+            done = await self._restore(row)
+        except StoreUnavailable:
+            done = False
+        if not done:
+            self._not_restored.append(row)
+
+    async def _restore(self, row: AttachedSession) -> bool:
+        """Open the row's session, or kick it; nothing to do if the client id has a session or a kick by now."""
+        attached = self._attached
+        for _ in range(ATTEMPTS):
+            admitted = await admitted_again(attached.service, row)
+            async with attached.lock(row.client_id):
+                if attached.session(row.client_id) is not None or attached.rows.get(row.client_id) is not row:
+                    return True
+                if attached.kicks is not None and attached.kicks.owes(row.client_id):
+                    return True
+                if isinstance(admitted, Refusal):
+                    reason = admitted.reason
+                    log.info("session_not_restored", broker=attached.name, client_id=row.client_id, reason=reason.value)
+                    self._kick(row, wipe=reason is not Reason.TOKEN_EXPIRED)
+                    return True
+                if attached.adapter.swap == "kick" and row.held != digest(admitted.grant):
+                    self._kick(row, wipe=True)
+                    return True
+                session = attached.open(admitted, row)
+                if session is not None:
+                    session.since_us = row.since_us
+                    if row.gone_us is not None:
+                        attached.rows.put(replace(row, gone_us=None))
+                    return True
+        return False
+
+    def _kick(self, row: AttachedSession, *, wipe: bool) -> None:
+        if self._attached.kicks is not None:
+            self._attached.kicks.add(row.client_id, wipe=wipe)
+        else:
+            self._attached.rows.left(row.client_id, now_us=self._attached.service.now_us())
+
+    async def _clients(self) -> frozenset[str] | None:
+        if self._attached.management is None:
+            return None
+        try:
+            return await self._attached.management.clients()
+        except ManagementUnavailable as error:
+            log.warning("sweep_failed", broker=self._attached.name, problem=str(error))
+            return None
+
+    async def _flush_forever(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self._attached.rows.flush()
+            waiting, self._not_restored = self._not_restored, []
+            await self._restore_all(waiting)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            await self.sweep()
