@@ -235,6 +235,21 @@ async def test_an_end_that_wipes_nothing_keeps_the_queue(rig):
     assert (await rig.connect("a1-client", secret, "a1", clean=False)).session_present
 
 
+async def test_the_take_over_alone_deletes_the_queue(rig, monkeypatch):
+    """At once, and without the management API, which knows nothing of a young connection."""
+    secret = await device(rig.world, "a1")
+    client = await rig.connect("a1-client", secret, "a1", clean=False)
+    await client.subscribe((f"{T}/default/a1/command/#", 1))
+
+    async def not_asked(client_id: str) -> None:
+        raise AssertionError(client_id)
+
+    monkeypatch.setattr(rig.management, "_close", not_asked)
+    await rig.management.disconnect("a1-client", wipe=True)
+    assert await client.closed()
+    assert (await rig.connect("a1-client", secret, "a1", clean=False)).session_present is False
+
+
 async def test_ending_a_client_that_is_not_there_is_no_failure(rig):
     """Kicks are tried again until they succeed, and so must not need a connection."""
     await rig.management.disconnect("nobody", wipe=True)

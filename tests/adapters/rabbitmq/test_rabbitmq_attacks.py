@@ -137,6 +137,8 @@ async def test_a_client_reaches_its_own_queues_and_the_topic_exchange(a1, caller
         pytest.param({}, "allow", id="as it is"),
         pytest.param({"username": "a2"}, "deny", id="the user name of another thing"),
         pytest.param({"variable_map.username": "a2"}, "deny", id="two user names"),
+        pytest.param({"username": "a2", "variable_map.username": "a2"}, "deny", id="another thing in both places"),
+        pytest.param({"username": "", "variable_map.username": ""}, "deny", id="no user name in both places"),
         pytest.param({"variable_map.client_id": "c2"}, "deny", id="the client id of another thing"),
         pytest.param({"variable_map.client_id": ""}, "deny", id="no client id"),
         pytest.param({"variable_map.vhost": "other"}, "deny", id="two virtual hosts"),
