@@ -191,6 +191,28 @@ async def test_a_changed_rule_holds_for_the_living(rig: Rig) -> None:
     assert (await again.delivery()).payload == b"still"
 
 
+async def test_a_right_that_ended_while_the_client_was_away_ends_what_was_kept(rig: Rig) -> None:
+    """The subscription is not restored, and not later either when the right is back."""
+    spy = await rig.spy()
+    away = await rig.client("a", clean=False)
+    assert await away.subscribe((rig.own("a") + "/x", 1), (rig.own("a") + "/y", 1)) == [1, 1]
+    await away.disconnect()
+    definition = f"{rig.at}/thing-definitions/dev"
+    rules = (await rig.service.get(definition))["rules"]
+    y = {"effect": "allow", "action": "subscribe", "topic": "{tenant}/{ground}/{thing}/y"}
+    await rig.service.patch(definition, {"rules": [y]})
+    await spy.publish(rig.own("a") + "/x", b"queued", qos=1)
+    restored = await rig.client("a", clean=False)
+    await spy.publish(rig.own("a") + "/y", b"1", qos=1)
+    assert (await restored.delivery()).payload == b"1"
+    await restored.disconnect()
+    await rig.service.patch(definition, {"rules": rules})
+    again = await rig.client("a", clean=False)
+    await spy.publish(rig.own("a") + "/x", b"live", qos=1)
+    await spy.publish(rig.own("a") + "/y", b"2", qos=1)
+    assert (await again.delivery()).payload == b"2"
+
+
 # --- the service is away ---------------------------------------------------------------------------------------------
 
 

@@ -30,8 +30,12 @@ function packet (type, body) {
 
 async function rig (t, answer, more = {}) {
   const asked = []
+  const streams = []
   const service = http.createServer(async (request, response) => {
-    if (request.url.includes('/events')) return response.write('{"type":"hello","epoch":"e"}\n')
+    if (request.url.includes('/events')) {
+      streams.push(response)
+      return response.write('{"type":"hello","epoch":"e"}\n')
+    }
     let body = ''
     for await (const chunk of request) body += chunk
     asked.push({ path: request.url, authorization: request.headers.authorization, body: JSON.parse(body) })
@@ -65,7 +69,14 @@ async function rig (t, answer, more = {}) {
     assert.equal(data[0], 0x20)
     return data[3]
   }
-  return { broker, agent, asked, open, connack }
+  const say = (event) => streams.at(-1).write(JSON.stringify(event) + '\n')
+  const until = async (condition) => {
+    for (let tries = 0; !condition(); tries++) {
+      assert.ok(tries < 500, 'it did not come to that')
+      await new Promise((resolve) => setTimeout(resolve, 10))
+    }
+  }
+  return { broker, agent, asked, streams, open, connack, say, until }
 }
 
 test('the service is asked once, with its secret and without the payload of the will', async (t) => {
@@ -145,14 +156,75 @@ test('what comes in a second chunk while the service is asked is not handled bef
 })
 
 test('a will that a lost broker left is not sent, and does not end the process', async (t) => {
-  const { broker, agent } = await rig(t, ANSWER)
-  const will = { topic: 't/x', payload: Buffer.from('boom'), qos: 1, retain: true, clientId: 'c', brokerId: 'other' }
-  const denied = once(agent, 'denied')
-  await new Promise((resolve, reject) => broker.authorizePublish(null, will, (error) => error ? reject(error) : resolve()))
-  assert.equal((await denied)[0].action, 'will')
-  assert.ok(will.topic.startsWith('$SYS/'))
-  assert.equal(will.payload.length, 0)
-  assert.equal(will.retain, false)
+  const { broker, agent, open, connack } = await rig(t, ANSWER)
+  await connack(await open())
+  for (const client of [null, broker.clients.c]) { // whoever has the client id now need not be whose will it is
+    const will = { topic: 't/x', payload: Buffer.from('boom'), qos: 1, retain: true, clientId: 'c', brokerId: 'other' }
+    const denied = once(agent, 'denied')
+    await new Promise((resolve, reject) => {
+      broker.authorizePublish(client, will, (error) => error ? reject(error) : resolve())
+    })
+    assert.equal((await denied)[0].action, 'will')
+    assert.ok(will.topic.startsWith('$SYS/'))
+    assert.equal(will.payload.length, 0)
+    assert.equal(will.retain, false)
+  }
+})
+
+test('the live connections are named after each greeting, and when they are asked for', async (t) => {
+  const { asked, streams, open, connack, say, until } = await rig(t, ANSWER)
+  await connack(await open())
+  const named = () => asked.filter(({ body }) => body.sessions?.length).map(({ body }) => body.sessions)
+  say({ type: 'compare' })
+  await until(() => named().length === 1)
+  streams[0].destroy()
+  await until(() => named().length === 2)
+  assert.deepEqual(named(), [[['c', 's1', 'x']], [['c', 's1', 'x']]])
+  assert.equal(asked.at(-1).body.last, true)
+})
+
+test('an end that was ordered before the admission does not mean it', async (t) => {
+  const { broker, open, connack, say, until } = await rig(t, { ...ANSWER, rev: 10 })
+  const socket = await open()
+  assert.equal(await connack(socket), 0)
+  say({ type: 'end', client_id: 'c', rev: 9, will: 'never', wipe: false })
+  say({ type: 'end', client_id: 'd', rev: 11, will: 'never', wipe: false })
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  assert.equal(broker.clients.c.closed, false)
+  say({ type: 'end', client_id: 'c', rev: 11, will: 'never', wipe: false })
+  await until(() => broker.clients.c === undefined)
+})
+
+test('an end that overtakes the answer ends the connection that it means', async (t) => {
+  let answered
+  const { broker, open, connack, say, until } = await rig(t, () => new Promise((resolve) => { answered = () => resolve(ANSWER) }))
+  const socket = await open()
+  await until(() => answered !== undefined)
+  say({ type: 'end', client_id: 'c', rev: 2, will: 'never', wipe: false })
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  answered()
+  assert.equal(await connack(socket), 5)
+  assert.deepEqual(Object.keys(broker.clients), [])
+})
+
+test('a grant that overtakes the answer is the one that holds', async (t) => {
+  let answered
+  const { broker, open, connack, say, until } = await rig(t, () => new Promise((resolve) => { answered = () => resolve(ANSWER) }))
+  const socket = await open()
+  await until(() => answered !== undefined)
+  const grant = { ...ANSWER.grant, subscribe: [] }
+  say({ type: 'grant', client_id: 'c', session: 's1', was: 's1', rev: 2, etag: 'y', expires_in_ms: null, epoch: 'e', grant })
+  await new Promise((resolve) => setTimeout(resolve, 50))
+  answered()
+  assert.equal(await connack(socket), 0)
+  assert.equal(broker.authorizeForward(broker.clients.c, { topic: 't/x', qos: 0 }), null)
+})
+
+test('a connection ends with its grant, also while nobody can say so', async (t) => {
+  const { broker, open, connack, streams, until } = await rig(t, { ...ANSWER, expires_in_ms: 200 })
+  assert.equal(await connack(await open()), 0)
+  streams[0].destroy()
+  await until(() => broker.clients.c === undefined)
 })
 
 test('handlers that were there before may refuse more', async (t) => {
