@@ -163,6 +163,15 @@ async def test_conditions_that_are_not_told_are_not_met(goauth: GoAuth) -> None:
     assert not await goauth.acl(own("wide/secret"), READ), "deliveries are decided: a deny narrows them"
 
 
+async def test_the_secret_may_stand_before_the_host(goauth: GoAuth) -> None:
+    """`http_host authsvc:SECRET@HOST`: Go makes Basic authentication of it, the only header that can be had."""
+    token = await device(goauth.world, "a1")
+    fields = {"username": "a1", "password": token, "clientid": "c1"}
+    for secret, status in ((SECRET, 200), ("another-secret-of-some-length", 401)):
+        answer = await goauth.world.client.post("/hooks/mosquitto/user", json=fields, auth=("authsvc", secret))
+        assert answer.status_code == status
+
+
 @pytest.mark.parametrize("path", ["user", "superuser", "acl"])
 async def test_without_the_secret_nothing_is_answered(goauth: GoAuth, path: str) -> None:
     """401 is no success in any of its modes."""
