@@ -40,7 +40,8 @@ def make_upstream(settings: Settings, amqtt: dict[str, object], limits: Limits, 
             raise StartError(f"mqtt.broker (`{mqtt.broker}`) runs a broker and mqtt.upstream names another: give one")
         return TcpUpstream(dial=upstream_dial(where, settings), mqtt5=mqtt.upstream_mqtt5)
     broker, why = choose(mqtt.broker)
-    log.info("broker_chosen", broker=broker, why=why)
+    if "broker" in mqtt.model_fields_set:
+        log.info("broker_chosen", broker=broker, why=why)
     data = settings.service.data
     if broker == "mosquitto":
         return managed_mosquitto(data / BROKER_FOLDERS[broker], limits=limits, run_as=user_to_run_as(mqtt.run_as))
