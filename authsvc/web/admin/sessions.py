@@ -86,6 +86,9 @@ async def list_sessions(
 
 @router.delete("/tenants/{tenant}/sessions/{id}", status_code=204, **access(OPERATE))
 async def kick_session(call: Current, tenant: KeyInPath, id: IdInPath) -> None:
-    """End a session; the client may connect again, its will is sent and its queue kept."""
+    """End a session; the client may connect again, its will is sent and its queue kept.
+
+    At a broker that asks by hooks the queue goes with the connection, and the client id is free for other principals.
+    """
     if not call.service.sessions.kick(id, tenant=tenant):
         raise NotFound("session", id)
