@@ -9,12 +9,16 @@ from contextlib import asynccontextmanager
 
 
 class Proxy:
-    """Passes connections on to `port`. `cut` breaks them; while `stopped` nothing passes; `refusing` takes no new."""
+    """Passes connections on to `port`. `cut` breaks them, `refusing` takes no new ones.
+
+    While `stopped` nothing passes; while `deaf` nothing that the service says.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.url = ""
         self.refusing = False
+        self.deaf = False
         self.streams: list[asyncio.StreamWriter] = []  # to the agent: connections that carry the events
         self._running = asyncio.Event()
         self._running.set()
@@ -65,6 +69,8 @@ class Proxy:
                 if agent is not None and data.startswith(b"GET ") and b"/events?" in data:
                     self.streams.append(agent)
                 await self._running.wait()
+                while self.deaf and agent is None:
+                    await asyncio.sleep(0.01)
                 sink.write(data)
                 await sink.drain()
         sink.transport.abort()
@@ -80,6 +86,6 @@ async def proxy_to(port: int) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        proxy.stopped = False
+        proxy.stopped = proxy.deaf = False
         proxy.cut()
         await asyncio.sleep(0)

@@ -241,6 +241,29 @@ async def test_deliveries_are_decided_one_by_one(rig: Rig) -> None:
     assert [topic for topic in heard if "queued" in topic] == [rig.tenant + "/x/a/queued"]
 
 
+async def test_denied_deliveries_take_no_others_with_them(rig: Rig) -> None:
+    """In the queue of a persistent session what is denied goes, and nothing else, however they arrive."""
+    rules = [{"effect": "allow", "action": "subscribe", "topic": "{tenant}/x/{member}/#"}]
+    await rig.service.open_definition(key="watcher", rules=rules)
+    await rig.thing("watcher", definition="watcher")
+    spy = await rig.spy()
+    watcher = await rig.client("watcher", clean=False)
+    assert await watcher.subscribe((f"{rig.tenant}/x/+/#", 1)) == [1]
+    for number in range(20):
+        both = (
+            wire.encode_publish(f"{rig.tenant}/x/{key}/{number}", b"", qos=1, packet_id=1000 + 2 * number + index)
+            for index, key in enumerate(("a", "stranger"))
+        )
+        await spy.send(b"".join(both))
+    heard = [(await watcher.delivery()).topic for _ in range(20)]
+    assert sorted(heard) == sorted(f"{rig.tenant}/x/a/{number}" for number in range(20))
+    await watcher.disconnect()
+    again = await rig.client("watcher", clean=False)
+    assert again.session_present
+    await spy.publish(f"{rig.tenant}/x/a/last", qos=1)
+    assert [each.topic for each in await again.deliveries_until(f"{rig.tenant}/x/a/last")] == []
+
+
 # --- 5: wills --------------------------------------------------------------------------------------------------------
 
 
