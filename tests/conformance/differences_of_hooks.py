@@ -295,7 +295,7 @@ NANOMQ = (
                 for case in ("revoke", "block", "delete", "suspend", "kick", "expiry", "another's goes on")
             },
             "ends: regenerate": {"new is": "open"},
-            "ends: regenerate with overlap": {"new is (2)": "open"},
+            "ends: regenerate with overlap": {"new is (2)": "open", "older is": "open"},
             "ends: a ground token's clients": {"GR is": "open", "second is": "open"},
             **{f"will: {case}": {"A is": "open"} for case in ("revoke", "block", "delete")},
             **{f"will: {case}": {"A is": "open", "S receives": "nothing"} for case in ("expiry", "kick")},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -23,15 +24,14 @@ SETTINGS = {
 
 
 class Gate:
-    """A gate whose broker is started by `arguments_of`."""
+    """A gate with the embedded broker; other brokers are named by `upstream`."""
 
     traits = Traits()
 
-    def __init__(self, name: str, page: str, levels: tuple[int, ...], *arguments: str) -> None:
+    def __init__(self, name: str, page: str, levels: tuple[int, ...]) -> None:
         self.name = name
         self.page = page
         self.levels = levels
-        self._arguments = arguments
         self._service = Service("", "")
         self._port = 0
 
@@ -44,7 +44,7 @@ class Gate:
 
     def upstream(self, house: House, folder: Path) -> tuple[object, ...]:
         """Return the arguments of `authsvc up` that put this broker behind the gate."""
-        return self._arguments
+        return ("--broker", "amqtt")
 
     @asynccontextmanager
     async def stage(self, level: int) -> AsyncIterator[Stage]:
@@ -52,6 +52,15 @@ class Gate:
             return await MqttClient.open("127.0.0.1", self._port, level)
 
         yield Stage(self._service, open_client)
+
+
+class Rumqttd(Gate):
+    """rumqttd as `authsvc up --broker rumqttd` runs it, from the extra of that name."""
+
+    def upstream(self, house: House, folder: Path) -> tuple[object, ...]:
+        if importlib.util.find_spec("iotcore") is None:
+            raise Missing("the extra authsvc[rumqttd] is not installed")
+        return ("--broker", "rumqttd")
 
 
 class BehindMosquitto(Gate):

@@ -177,7 +177,7 @@ def settings_of(brokers: Sequence[Hooked], house: House) -> str:
 HOOKED: tuple[Hooked, ...] = (
     Rabbit("RabbitMQ", "rabbitmq.md", (4,), Traits(settle_s=1.0, tells_gone=False, at_once=5)),
     AedesPackage("Aedes", "aedes.md", (4,), Traits(settle_s=0.3)),
-    Model("EMQX", "emqx.md", (4, 5), Traits(settle_s=1.0, tells_gone=False), Emqx),
-    Model("VerneMQ", "vernemq.md", (3, 4, 5), Traits(settle_s=1.0, tells_gone=False), VerneMQ),
-    Model("NanoMQ", "nanomq.md", (4, 5), Traits(kicks=False, tells_gone=False), NanoMQ),
+    Model("EMQX", "emqx.md", (4, 5), Traits(settle_s=1.0, tells_gone=False, at_once=20), Emqx),
+    Model("VerneMQ", "vernemq.md", (3, 4, 5), Traits(settle_s=1.0, tells_gone=False, at_once=20), VerneMQ),
+    Model("NanoMQ", "nanomq.md", (4, 5), Traits(kicks=False, tells_gone=False, at_once=20), NanoMQ),
 )

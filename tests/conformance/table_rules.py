@@ -448,6 +448,20 @@ WALLS = (
         ),
     ),
     Case(
+        name="tenants: shared groups of one name",
+        claim="Groups of one name in two tenants are two groups: nothing of one goes to a member of the other.",
+        steps=(
+            Connect("Z"),
+            SubscribeAll("Z", ("$share/g/U/#",), None),
+            Connect("S"),
+            SubscribeAll("S", ("$share/g/T/#",), None),
+            Again("S"),
+            Subscribe("S", "T/#"),
+            *(Publish("S", "T/g1/A/x", f"m{n}") for n in range(2)),
+            Receives("Z", ""),
+        ),
+    ),
+    Case(
         name="ground token: read",
         claim="A ground token with read access reads its ground, no other, and publishes nothing.",
         steps=(
@@ -583,6 +597,23 @@ DELIVERY = (
             Publish("S", "T/g1/A/x", "old"),
             Publish("S", "T/g2/A/x", "new"),
             Receives("A", "new"),
+        ),
+    ),
+    Case(
+        name="moved: retained",
+        claim="A thing that is moved is given nothing that is retained in its old place.",
+        steps=(
+            Connect("S"),
+            Publish("S", "T/g1/A/x", "old", retain=True),
+            Publish("S", "T/g2/A/x", "new", retain=True),
+            Connect("A"),
+            Move("A", "g2"),
+            Settle("A"),
+            Again("A"),
+            Subscribe("A", "T/g1/A/x", 1, "denied"),
+            Again("A"),
+            *listens("A", "T/g2/A/x"),
+            Receives("A", "old(new)", retained=True),
         ),
     ),
     Case(
