@@ -28,6 +28,7 @@ class Outbound(Stream):
             max_packet=connection.limits.max_client_buffer_bytes,
             max_in_run=connection.terms.max_to_client,
             retain_in_run=connection.capabilities.retained,
+            from_server=True,
         )
         self._connection = connection
         self._subscribed_once = False

@@ -7,16 +7,28 @@ chunk ─► cut tail of the last one in front ─► scan_run ─► forward wh
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
 
 from authsvc.core.policy import Memo
-from broker.scanner import MIN_MAX_PACKET
+from broker.scanner import MIN_MAX_PACKET, SLOW, Run, Scan
 from broker.wire import CUT, END, NEED_MORE, Codec, Framer, legal_first_bytes
 
 # A packet that leaves the run costs some 10 µs: at most this many before others get a turn of the loop.
 SLOW_PACKETS_PER_TURN = 500
-_NO_TABLES: Final[tuple[Mapping[bytes, bool], ...]] = ({}, {}, {}, {})
+
+
+def _no_run(
+    data: bytes,  # noqa: ARG001
+    pos: int,
+    tables: Sequence[Mapping[bytes, bool]],  # noqa: ARG001
+    *,
+    max_packet: int,  # noqa: ARG001
+    retain: bool = False,  # noqa: ARG001
+    max_count: int = -1,  # noqa: ARG001
+    from_server: bool = False,  # noqa: ARG001
+) -> Run:
+    """Return an empty run: every packet is handled by itself."""
+    return Run(pos, 0, SLOW)
 
 
 class Stream(ABC):
@@ -28,14 +40,15 @@ class Stream(ABC):
         max_packet: limit in bytes of a packet; a longer one ends the connection.
         max_in_run: limit in bytes of a packet that goes on unseen; longer ones are handled one by one.
         retain_in_run: whether publishes with the retain flag may go on unseen.
+        from_server: whether the side that sends is the broker.
     """
 
     __slots__ = (
         "_framer",
+        "_from_server",
         "_legal",
         "_max_in_run",
         "_max_packet",
-        "_no_run",
         "_position",
         "_rest",
         "_retain_in_run",
@@ -44,14 +57,24 @@ class Stream(ABC):
         "memo",
     )
 
-    def __init__(self, memo: Memo, codec: Codec, *, max_packet: int, max_in_run: int, retain_in_run: bool) -> None:
+    def __init__(
+        self,
+        memo: Memo,
+        codec: Codec,
+        *,
+        max_packet: int,
+        max_in_run: int,
+        retain_in_run: bool,
+        from_server: bool = False,
+    ) -> None:
         self.memo = memo
         self.codec = codec
-        self._scan = codec.scan
-        self._max_packet = max_packet
+        # A scan does not compare the shortest packets with its limit: where that is less, none is in a run.
+        self._scan: Scan = codec.scan if max_in_run >= MIN_MAX_PACKET else _no_run
         self._max_in_run = max_in_run
-        self._no_run = max_in_run < MIN_MAX_PACKET  # a scan would not see that a short packet is too long
         self._retain_in_run = retain_in_run
+        self._from_server = from_server
+        self._max_packet = max_packet
         self._legal = legal_first_bytes(codec.level)
         self._framer = Framer(max_packet, level=codec.level)
         self._rest = b""  # packets that wait for the next turn, from `_position` on
@@ -91,8 +114,14 @@ class Stream(ABC):
         self.memo.refresh()
         scan = self._scan
         while position < size:
-            tables = _NO_TABLES if self._no_run else self.memo.tables
-            stop, _, why = scan(data, position, tables, max_packet=self._max_in_run, retain=self._retain_in_run)
+            stop, _, why = scan(
+                data,
+                position,
+                self.memo.tables,
+                max_packet=self._max_in_run,
+                retain=self._retain_in_run,
+                from_server=self._from_server,
+            )
             if stop > position:
                 self.forward(data if stop - position == size else data[position:stop])
                 position = stop

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
 from authsvc.core.credentials import WillMessage
 from authsvc.core.facts import Effect, Rule, RuleAction
@@ -14,6 +16,8 @@ from authsvc.core.reasons import Reason
 from authsvc.sessions import Will
 from broker import wire
 from broker.limits import Limits
+from broker.listeners import Listener
+from broker.outbound import Outbound
 from broker.properties import (
     CONTENT_TYPE,
     CORRELATION_DATA,
@@ -26,6 +30,7 @@ from broker.properties import (
     encode,
 )
 from broker.upstream import Upstream
+from tests.broker.certificates import contexts
 from tests.broker.gate_rig import LEVELS, Rig, rig_on, session_of
 from tests.broker.raw_client import RawClient
 from tests.broker.scripted import OWN
@@ -482,3 +487,39 @@ async def test_nothing_that_is_buffered_is_sent_after_the_end(rig: Rig) -> None:
         pass
     assert b"secret" not in received
     assert not received.endswith(b"\xe0\x01\x98")
+
+
+@pytest.mark.parametrize("door", ["tls", "websocket"])
+async def test_every_door_tells_why_it_closes(rig: Rig, tmp_path: Path, door: str) -> None:
+    """The DISCONNECT goes out alone through TLS and in a frame too."""
+    if door == "tls":
+        server, client_side = contexts(tmp_path)
+        address = await rig.gate.listen(Listener(name="tls", host="127.0.0.1", port=0, tls=server))
+        client = await RawClient.open(address, tls=client_side)
+        client.level = wire.MQTT_5_0
+        assert await client.connect("a", "a") == 0
+        await client.ping()
+        rig.service.sessions.end(session_of(rig), Reason.TOKEN_REVOKED, Will.NEVER)
+        assert await ended_with(client) == 0x98
+        return
+    host, port = await rig.gate.listen(Listener(name="ws", host="127.0.0.1", port=0, websocket=True))
+    async with connect(f"ws://{host}:{port}/mqtt", subprotocols=[Subprotocol("mqtt")]) as ws:
+        await ws.send(V5.encode_connect(client_id="a", username="", password=b"a"))
+        await ws.recv()
+        rig.service.sessions.end(session_of(rig), Reason.TOKEN_EXPIRED, Will.SEND)
+        assert await ws.recv() == V5.encode_disconnect(0xA0)
+
+
+async def test_deliveries_with_an_identifier_stay_in_the_run(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the broker alone may send is no reason to look at each packet."""
+    a = await rig.client("a")
+    await a.subscribe("t/g/a/#", properties=encode([(SUBSCRIPTION_IDENTIFIER, 7)]))
+    outbound = session_of(rig).connection.outbound
+    await a.publish("t/g/a/x", b"first", qos=1)
+    assert (await a.delivery()).payload == b"first"
+    packet = V5.encode_publish("t/g/a/x", b"m", properties=encode([(SUBSCRIPTION_IDENTIFIER, 7)]))
+    handled: list[bytes] = []
+    monkeypatch.setattr(Outbound, "handle", lambda _, one: handled.append(one))
+    outbound.feed(packet * 3)
+    assert handled == []
+    assert [(await a.delivery()).payload for _ in range(3)] == [b"m"] * 3
