@@ -44,6 +44,7 @@ class Flow(asyncio.Protocol):
         "_holds",
         "_link_holds",
         "_loop",
+        "_stopped",
         "inbound",
         "limits",
         "link",
@@ -66,6 +67,7 @@ class Flow(asyncio.Protocol):
         self.peer = ""
         self._loop = loop
         self._holds = self._link_holds = Hold(0)
+        self._stopped = False  # packets wait for the upstream, and nobody has called for them
         self._heard_at = 0.0  # when the client's last whole packet came
         self._answers: bytearray | None = None  # while a chunk of the client is handled
 
@@ -106,6 +108,9 @@ class Flow(asyncio.Protocol):
 
     def _go_on(self) -> None:
         if not self.is_open:
+            return
+        if self.waits_for_upstream:
+            self._stopped = True
             return
         self._answers = bytearray()
         try:
@@ -221,6 +226,14 @@ class Flow(asyncio.Protocol):
 
     def resume_client(self) -> None:
         self.release(Hold.UPSTREAM)
+        if self._stopped:
+            self._stopped = False
+            self._loop.call_soon(self._go_on)
+
+    @property
+    def waits_for_upstream(self) -> bool:
+        """Whether the upstream has enough for now."""
+        return bool(self._holds & Hold.UPSTREAM)
 
     def hold(self, why: Hold) -> None:
         """Read nothing from the client until `release` with the same reason."""

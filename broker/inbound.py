@@ -39,6 +39,10 @@ class Inbound(Stream):
     def open(self) -> bool:
         return self._connection.is_open
 
+    @property
+    def full(self) -> bool:
+        return self._connection.waits_for_upstream  # a PUBLISH of 8 bytes with an alias may have a topic of 64 KiB
+
     def forward(self, run: bytes) -> None:
         self._connection.link.write(run)
 

@@ -132,7 +132,7 @@ class Stream(ABC):
             if why == CUT or (end := self._framer.cut(data, position)) == NEED_MORE:
                 self._framer.keep(data, position)
                 return position > start
-            if turns == 0:
+            if turns == 0 or self.full:
                 self._rest, self._position = data, position
                 return True
             turns -= 1
@@ -146,6 +146,11 @@ class Stream(ABC):
     @abstractmethod
     def open(self) -> bool:
         """Whether packets are still handled; the rest of the chunk is dropped otherwise."""
+
+    @property
+    def full(self) -> bool:
+        """Whether the other side takes no more just now: packets that may grow on their way wait."""
+        return False
 
     @abstractmethod
     def forward(self, run: bytes) -> None:
