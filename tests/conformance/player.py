@@ -213,8 +213,7 @@ class Player:
         return self.column.broker.traits.settle_s
 
     async def _settle(self, step: do.Settle) -> None:
-        with contextlib.suppress(TimeoutError):
-            await self._clients[step.client].closed(self._swap_patience)
+        await asyncio.sleep(self._swap_patience)
 
     async def _sessionpresent(self, step: do.SessionPresent) -> str:
         return "yes" if self._clients[step.client].session_present else "no"

@@ -163,7 +163,7 @@ class Is:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Wait until a changed grant has reached the client's connection, be it by ending it; `Again` follows."""
+    """Wait until a change has reached the broker, be it by ending the connection; `Again` or `Connect` follows."""
 
     client: str
     label: str = ""
