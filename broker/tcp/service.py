@@ -1,4 +1,4 @@
-"""The gate's own connection to a TCP broker: wills whose link is gone, clearing, and whether the broker answers."""
+"""The gate's own connections to a TCP broker: clearing, and whether the broker answers."""
 
 from __future__ import annotations
 
@@ -199,13 +199,6 @@ class ServiceConnection:
     def try_again(self) -> None:
         """Connect now instead of after the back-off: somebody knows that the broker is there."""
         self._again.set()
-
-    @property
-    def conversation(self) -> Conversation:
-        """The connection. Raises UpstreamUnavailable while it is down."""
-        if self._talk is None or self._talk.ended.is_set():
-            raise UpstreamUnavailable(f"no connection to the broker at `{self._address()}`")
-        return self._talk
 
     async def start(self) -> None:
         """Start to connect; return after the first attempt."""

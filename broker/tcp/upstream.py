@@ -72,8 +72,10 @@ class TcpUpstream:
             answer_within_s=connect_timeout_s,
             connected=self._ask_mqtt5,
         )
-
-        self._publisher = Publisher(self._connect_publisher, answer_within_s=connect_timeout_s)
+        self._publishers = {
+            level: Publisher(self._connect_publisher, level, answer_within_s=connect_timeout_s)
+            for level in (wire.MQTT_3_1_1, wire.MQTT_5_0)
+        }
 
     @property
     def address(self) -> str:
@@ -91,7 +93,8 @@ class TcpUpstream:
 
     async def stop(self) -> None:
         """End every link and the service connection."""
-        await self._publisher.stop()
+        for publisher in self._publishers.values():
+            await publisher.stop()
         await self._service.stop()
         links = list(self._links.values())
         for link in links:
@@ -180,11 +183,9 @@ class TcpUpstream:
         retain: bool,
         properties: bytes = b"",
     ) -> None:
-        """Publish on a connection of the gate's own; with QoS 1 and 2 return when it is acknowledged."""
-        if properties and self.capabilities.mqtt5:
-            await self._publisher.publish(topic, payload, qos=qos, retain=retain, properties=properties)
-            return
-        await self._service.conversation.publish(topic, payload, qos=qos, retain=retain)
+        """Publish on a connection of the gate's own; return when the broker has taken it."""
+        level = wire.MQTT_5_0 if properties and self.capabilities.mqtt5 else wire.MQTT_3_1_1
+        await self._publishers[level].publish(topic, payload, qos=qos, retain=retain, properties=properties)
 
     def retain(self, topic: str, payload: bytes, *, qos: int) -> None:
         """Nothing to do: the broker keeps retained messages itself."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from authsvc.core.credentials import WillMessage
 from broker import wire
-from broker.properties import TOPIC_ALIAS, encode
+from broker.properties import CONTENT_TYPE, TOPIC_ALIAS, USER_PROPERTY, encode
 from broker.upstream import Upstream
 from tests.broker.gate_rig import LEVELS, Rig, session_of
 from tests.broker.upstreams import started
@@ -45,3 +46,56 @@ async def test_short_packets_that_stand_for_long_ones_wait_for_the_broker(rig: R
     assert (await delivery).topic == "t/g/a/last"
     assert most < 1_048_576, f"{most} bytes waited for the broker"
     await a.ping()
+
+
+def waiting(topic: str, qos: int, properties: bytes) -> WillMessage:
+    return WillMessage(topic=topic, payload=b"w", qos=qos, retain=False, delay_s=1, properties=properties)
+
+
+DEADLY = [
+    pytest.param("t/g/a/" + "x/" * 200, b"", id="more levels than mosquitto has"),
+    pytest.param("t/g/a/\uffff", b"", id="a noncharacter in the topic"),
+    pytest.param("t/g/a/w", encode([(USER_PROPERTY, ("k", "\x01"))]), id="a control character in a user property"),
+    pytest.param("t/g/a/w", encode([(CONTENT_TYPE, "\ufffe")]), id="a noncharacter in the content type"),
+]
+
+
+@pytest.mark.parametrize(("topic", "properties"), DEADLY)
+async def test_a_will_that_the_broker_ends_a_connection_for_costs_nobody_else_anything(
+    rig: Rig, topic: str, properties: bytes
+) -> None:
+    """The broker stays there for everybody, and all wills that were sent around it arrive."""
+    upstream: Any = rig.upstream
+    spy = await rig.client("spy")
+    await spy.subscribe(("t/g/a/ok/#", 2))
+    talk = upstream._service._talk
+    sections = {"with": encode([(CONTENT_TYPE, "text/plain")]), "without": b""}
+    wanted = {f"t/g/a/ok/{qos}/{kind}": (qos, section) for qos in (0, 1, 2) for kind, section in sections.items()}
+    wills = [
+        waiting(topic, 1, properties),
+        *(waiting(ok, qos, section) for ok, (qos, section) in wanted.items()),
+        waiting(topic, 0, properties),
+    ]
+    clients = [
+        await rig.client("a", f"a{n}", will=will, clean=False, session_expiry_s=100) for n, will in enumerate(wills)
+    ]
+    for client in clients:
+        client.cut()
+    assert {(await spy.delivery()).topic for _ in wanted} == set(wanted)
+    assert upstream.reachable
+    assert upstream._service._talk is talk, "the service connection was lost"
+    await rig.client("a")
+
+
+async def test_who_makes_the_broker_end_his_connection_has_only_his_own_will_lost(rig: Rig) -> None:
+    """Its topic ends its own link, and its will after it a connection of the gate's: not the one that counts."""
+    upstream: Any = rig.upstream
+    talk = upstream._service._talk
+    topic = "t/g/a/" + "x/" * 200
+    for level in (wire.MQTT_3_1_1, wire.MQTT_5_0):
+        a = await rig.client("a", level=level, will=WillMessage(topic=topic, payload=b"w", qos=1, retain=False))
+        await a.send(wire.codec_of(level).encode_publish(topic, b""))
+        assert await a.closed()
+        await asyncio.gather(*rig.gate._farewells)
+    await rig.client("a")
+    assert upstream._service._talk is talk, "the service connection was lost"

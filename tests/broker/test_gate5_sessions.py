@@ -324,7 +324,7 @@ async def test_a_will_that_waited_has_its_properties_with_every_qos(rig: Rig, qo
 
 async def gone_of_gates_own(rig: Rig) -> None:
     """End the gate's own connection that speaks 5.0."""
-    talk = rig.upstream._publisher._talk
+    talk = rig.upstream._publishers[wire.MQTT_5_0]._talk
     if talk is not None and not talk.ended:
         talk.link.abort()
         await talk.link.wait_closed()
