@@ -127,7 +127,7 @@ async def _serve(
         web = stack.enter_context(http_socket(settings))
         if with_broker:
             lines += await _open_gate(settings, service, upstream or "", stack, checks)
-        hooks = await _attach(settings, service, stack, tasks, stop)
+        attached = hooks = await _attach(settings, service, stack, tasks, stop)
         servers: list[uvicorn.Server] = []
         if hooks is not None and (address := hooks_address(settings)) is not None:
             own = bound_socket(*address, "hooks")
@@ -146,6 +146,8 @@ async def _serve(
             await stop.wait()
         finally:
             log.info("ending")
+            if attached is not None:
+                attached.ending()
             for server in servers:
                 server.should_exit = True  # they end beside the gate
 

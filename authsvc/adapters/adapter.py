@@ -117,7 +117,8 @@ class Adapter:
     handler failed: ``deny(path)``. When a session gets a new grant: "keep" does nothing, since every action is asked
     anew; "kick" ends the session at the broker, unless `same` says that what was told under the first grant is right
     under the second; "push" calls `push`. `ended` is called when the service ends a session, before it is kicked.
-    `gives_client_ids` is for a broker that takes the id which the session has, where the client sent none.
+    `gives_client_ids` is for a broker that takes the id which the session has, where the client sent none. `ending` is
+    called when the service ends, before its listeners are closed: an answer without an end must come to one.
     """
 
     kind: str
@@ -130,3 +131,5 @@ class Adapter:
     push: Callable[[Attached, Session], None] | None = None
     ended: Callable[[Attached, Session, Reason, Will], None] | None = None
     gives_client_ids: bool = False
+    asks_in_turn: bool = False
+    ending: Callable[[Attached], None] | None = None

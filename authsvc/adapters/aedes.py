@@ -284,5 +284,6 @@ ADAPTER = Adapter(
     management=lambda config: Streams(),  # noqa: ARG005
     push=_push,
     ended=_ended,
+    ending=lambda attached: _streams(attached).end_all(),
     gives_client_ids=True,
 )

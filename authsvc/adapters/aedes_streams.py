@@ -87,6 +87,7 @@ class Streams:
         self._set_ids: WeakKeyDictionary[KeySet, str] = WeakKeyDictionary()
         self._dirty: set[KeySet] = set()
         self._flush: asyncio.TimerHandle | None = None
+        self._ending = False
         self.admitted: dict[str, tuple[str, int]] = {}  # client id -> session that was opened here, rev of its answer
 
     def use(self, service: Service) -> None:
@@ -116,6 +117,8 @@ class Streams:
             self.closed(former)
         self._away.pop(node, None)
         stream = self._streams[node] = Stream(node, run)
+        if self._ending:
+            stream.close()
         return stream
 
     def closed(self, stream: Stream) -> None:
@@ -204,6 +207,12 @@ class Streams:
         finally:
             del self._comparing[number]
         return frozenset(call.clients)
+
+    def end_all(self) -> None:
+        """End the streams, and each that is opened from now on: the service ends."""
+        self._ending = True
+        for stream in list(self._streams.values()):
+            self.closed(stream)
 
     async def close(self) -> None:
         """End the streams."""

@@ -71,6 +71,12 @@ class Hooks:
             for attached in self.attached.values():
                 tasks.create_task(attached.run(), name=f"attached broker {attached.name}")
 
+    def ending(self) -> None:
+        """End the answers that have no end by themselves, so that the HTTP servers need not cut them off."""
+        for attached in self.attached.values():
+            if attached.adapter.ending is not None:
+                attached.adapter.ending(attached)
+
     async def close(self) -> None:
         """Write what is owed. The brokers' connections go on; their hooks are refused until the next start."""
         await asyncio.gather(*(attached.close() for attached in self.attached.values()))

@@ -29,22 +29,31 @@ def add(app: typer.Typer) -> None:
                 help="emqx, vernemq, rabbitmq, nanomq, mosquitto-go-auth, mosquitto (behind the gate) or aedes.",
             ),
         ],
-        version: Annotated[str, typer.Option("--version", help="The broker's version, as 5.8: the newest.")] = "",
-        name: Annotated[str, typer.Option("--name", help="NAME in [brokers.NAME] of authsvc's settings: BROKER.")] = "",
+        version: Annotated[str, typer.Option("--version", help="The broker's version, as 5.8; else the newest.")] = "",
+        name: Annotated[
+            str, typer.Option("--name", help="NAME in [brokers.NAME] of authsvc's settings; else BROKER.")
+        ] = "",
         url: Annotated[
             str, typer.Option("--url", metavar="URL", help="Where the broker reaches authsvc.")
         ] = "http://127.0.0.1:8080",
         secret_file: Annotated[
-            str, typer.Option("--secret-file", help="File with the broker's secret: /etc/authsvc/NAME.secret.")
+            str,
+            typer.Option("--secret-file", metavar="FILE", help="Holds the secret that the broker shows authsvc."),
         ] = "",
-        tls_ca: Annotated[str, typer.Option("--tls-ca", help="What issued authsvc's certificate, PEM.")] = "",
-        tls_cert: Annotated[str, typer.Option("--tls-cert", help="The broker's client certificate, PEM.")] = "",
-        tls_key: Annotated[str, typer.Option("--tls-key", help="Key of that certificate, PEM.")] = "",
+        tls_ca: Annotated[
+            str, typer.Option("--tls-ca", metavar="FILE", help="What issued authsvc's certificate, PEM.")
+        ] = "",
+        tls_cert: Annotated[
+            str, typer.Option("--tls-cert", metavar="FILE", help="The broker's client certificate, PEM.")
+        ] = "",
+        tls_key: Annotated[str, typer.Option("--tls-key", metavar="FILE", help="Key of that certificate, PEM.")] = "",
         bind: Annotated[
             str, typer.Option("--bind", metavar="HOST:PORT", help="The broker's MQTT listener: 127.0.0.1:1883.")
         ] = "",
-        bind_cert: Annotated[str, typer.Option("--bind-cert", help="Certificate chain of that listener, PEM.")] = "",
-        bind_key: Annotated[str, typer.Option("--bind-key", help="Key of that certificate, PEM.")] = "",
+        bind_cert: Annotated[
+            str, typer.Option("--bind-cert", metavar="FILE", help="Certificate chain of that listener, PEM.")
+        ] = "",
+        bind_key: Annotated[str, typer.Option("--bind-key", metavar="FILE", help="Key of that certificate, PEM.")] = "",
         management_url: Annotated[
             str, typer.Option("--management-url", metavar="URL", help="Where the broker is told to end connections.")
         ] = "",
@@ -60,7 +69,7 @@ def add(app: typer.Typer) -> None:
         ] = False,
         as_json: Json = False,
     ) -> None:
-        """Print a broker's complete, safe configuration for this installation.
+        """Print a broker's complete, safe configuration.
 
         It holds no secret: a comment says where the broker takes it from. With several files the main one is printed;
         --output writes them all.

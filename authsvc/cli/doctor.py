@@ -24,11 +24,15 @@ from authsvc.cli.doctor_broker import examine_broker
 from authsvc.cli.operator import Json, example_of, failures
 from authsvc.cli.output import Output
 from authsvc.cli.problems import CommandFailed
-from authsvc.cli.starting import BrokerConfig, Config, DataDir, Upstream, settings_of
+from authsvc.cli.starting import BrokerConfig, Config, DataDir, settings_of
 
 if TYPE_CHECKING:
     from authsvc.settings import Settings
 
+UpstreamSeen = Annotated[
+    str | None,
+    typer.Option("--upstream", metavar="HOST:PORT|unix:PATH", help="The broker behind the gate, if not of --config."),
+]
 OK, WARN, FAIL = "ok", "warn", "fail"
 _TIMEOUT_S = 3.0
 _FILES_WANTED = 20_200  # 10,000 connections, each with its upstream socket, and some for the rest
@@ -51,6 +55,7 @@ def examine(settings: Settings, *, url: str | None) -> Iterator[Check]:
     yield from _modes(data)
     running, lock = _lock(data)
     yield lock
+    settings = _with_running_broker(settings)
     yield _sqlite()
     yield from _integrity(data)
     answered, http = _http(url or f"http://{settings.http.bind}", running=running)
@@ -165,6 +170,17 @@ def _listener(name: str, bind: str, *, running: bool) -> Check:
     return Check(check=name, state=FAIL if running else WARN, detail=f"{bind}: {failure}")
 
 
+def _with_running_broker(settings: Settings) -> Settings:
+    """Return the settings with the managed broker that runs now: `--broker` of `authsvc up` stands in no file."""
+    if settings.mqtt.upstream or settings.mqtt.broker != "amqtt":
+        return settings
+    for name in ("mosquitto", "rumqttd"):
+        if _lock(settings.service.data / name)[0]:
+            mqtt = settings.mqtt.model_copy(update={"broker": name})
+            return settings.model_copy(update={"mqtt": mqtt})
+    return settings
+
+
 def _upstream(settings: Settings) -> Check:
     upstream = settings.mqtt.upstream.removeprefix("unix:")
     if not upstream and settings.mqtt.broker != "amqtt":
@@ -230,26 +246,33 @@ def add(app: typer.Typer) -> None:
         data: DataDir = None,
         config: Config = None,
         broker_config: BrokerConfig = None,
-        upstream: Upstream = None,
-        mqtt_bind: Annotated[str | None, typer.Option("--mqtt-bind", metavar="HOST:PORT")] = None,
+        upstream: UpstreamSeen = None,
+        mqtt_bind: Annotated[
+            str | None, typer.Option("--mqtt-bind", metavar="HOST:PORT", help="MQTT listener: 127.0.0.1:1883.")
+        ] = None,
         url: Annotated[
             str | None, typer.Option("--url", envvar="AUTHSVC_URL", help="Where the service should answer.")
         ] = None,
         broker: Annotated[
             str,
-            typer.Option("--broker", metavar="KIND", help="Look at a broker's own files instead."),
+            typer.Option("--broker", metavar="KIND", help="Look at a broker's own files instead, as emqx."),
         ] = "",
         broker_file: Annotated[
-            list[Path] | None, typer.Option("--broker-file", metavar="FILE", help="Such a file; the later one counts.")
+            list[Path] | None,
+            typer.Option("--broker-file", metavar="FILE", help="One of them; may be repeated, the later one counts."),
         ] = None,
         broker_version: Annotated[
-            str, typer.Option("--broker-version", help="That broker's version, as 5.8: its defaults differ.")
+            str,
+            typer.Option(
+                "--broker-version", metavar="VERSION", help="That broker's version, as 5.8: its defaults differ."
+            ),
         ] = "",
         as_json: Json = False,
     ) -> None:
-        """Check an installation, or with --broker a broker's configuration; exit status 1 if something fails.
+        """Check an installation, or a broker's configuration files.
 
-        In a broker's configuration that is whatever is unsafe, or was not understood; what is doubtful is only told.
+        Exit status 1 if something fails. With --broker that is whatever is unsafe in its files, or was not understood;
+        what is doubtful is only told.
         """
         if bool(broker) != bool(broker_file) or (broker_version and not broker):
             raise typer.BadParameter("--broker KIND and --broker-file FILE belong together")

@@ -122,6 +122,18 @@ def test_the_process_serves_hooks_beside_its_api(tmp_path: Path, running: list[P
     assert process.stop() == 0
 
 
+def test_an_answer_without_end_ends_with_the_process(tmp_path: Path, running: list[Process]) -> None:
+    """The event stream of an Aedes comes to its own end at SIGTERM: nothing is cut off, and no error is logged."""
+    process = run(tmp_path, running, f'[brokers.aedes]\nsecret = "{SECRET}"\n')
+    url = f"{process.url}/hooks/aedes/events?node=n&run=r"
+    with httpx.stream("GET", url, headers={"x-authsvc-secret": SECRET}, timeout=20) as answer:
+        lines = answer.iter_lines()
+        assert '"hello"' in next(lines)
+        assert process.stop() == 0
+        assert list(lines) == []
+    assert '"level": "error"' not in process.said()
+
+
 def test_a_listener_of_its_own_demands_a_client_certificate(tmp_path: Path, running: list[Process]) -> None:
     """Without one there is no answer at all; with one no secret is needed, and the API is not there."""
     certificate, key = write_certificate(tmp_path)

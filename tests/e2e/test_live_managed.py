@@ -68,6 +68,8 @@ async def test_a_managed_broker_serves_and_goes_with_the_service(tmp_path, broke
         thing = await RawClient.connected(("127.0.0.1", service.port), "s1", app_token(service), username="s1")
         assert await thing.subscribe((TOPIC, 1)) == [1]
         await thing.publish("default/default/s1/state/x", b"1", qos=1)
+        said = call("authsvc", "doctor", "--data", service.data, "--url", service.url, "--mqtt-bind", service.mqtt)
+        assert f"a managed broker: `{chosen}`" in said.stdout, "though the flag of `up` stands in no file"
         assert alive(pid)
         done = call(
             *("authsvc", "doctor", "--data", service.data, "--url", service.url, "--mqtt-bind", service.mqtt),
