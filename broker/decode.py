@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from authsvc.core.credentials import WillMessage
+from broker.fields import field
 from broker.framing import MAX_REMAINING_LENGTH, frame
 from broker.packets import (
     CONNACK,
@@ -66,7 +67,7 @@ def parse_connect(packet: bytes) -> Connect:
     if first & TYPE_MASK != CONNECT:
         raise MalformedPacket("2.2.1", "not a CONNECT")
     pos, end = _open(packet, first, "MQTT-2.2.2-2")
-    name, pos = _field(packet, pos, end, "MQTT-3.1.2-1")
+    name, pos = field(packet, pos, end, "MQTT-3.1.2-1")
     level_spoken = _LEVELS.get(name)
     if first != CONNECT and level_spoken != MQTT_3_1:
         raise MalformedPacket("MQTT-2.2.2-2", f"flags {first & 15:#x} are not those of CONNECT")
@@ -98,20 +99,20 @@ def parse_connect(packet: bytes) -> Connect:
     if has_password and not has_username:
         raise MalformedPacket("MQTT-3.1.2-22", "a password without a user name")
 
-    raw, pos = _field(packet, pos, end, "MQTT-3.1.3-3")
+    raw, pos = field(packet, pos, end, "MQTT-3.1.3-3")
     client_id = _text(raw, "MQTT-3.1.3-4")
     will = None
     if has_will:
-        raw_topic, pos = _field(packet, pos, end, "MQTT-3.1.2-9")
-        payload, pos = _field(packet, pos, end, "MQTT-3.1.2-9")
+        raw_topic, pos = field(packet, pos, end, "MQTT-3.1.2-9")
+        payload, pos = field(packet, pos, end, "MQTT-3.1.2-9")
         will = WillMessage(topic=check_topic_bytes(raw_topic), payload=payload, qos=will_qos, retain=will_retain)
     username: str | None = None
     password: bytes | None = None
     if has_username and not (lax and pos == end):
-        raw, pos = _field(packet, pos, end, "MQTT-3.1.2-19")
+        raw, pos = field(packet, pos, end, "MQTT-3.1.2-19")
         username = _text(raw, "MQTT-3.1.3-11")
     if has_password and not (lax and pos == end):
-        password, pos = _field(packet, pos, end, "MQTT-3.1.2-21")
+        password, pos = field(packet, pos, end, "MQTT-3.1.2-21")
     _close(pos, end)
     return Connect(
         protocol_name=name.decode(),
@@ -144,7 +145,7 @@ def parse_publish(packet: bytes) -> Publish:
         raise MalformedPacket("2.2.1", "not a PUBLISH")
     pos, end = _open(packet, first, "MQTT-2.2.2-2")
     qos, dup = first >> 1 & 3, bool(first & DUP)
-    raw, pos = _field(packet, pos, end, "MQTT-3.3.2-1")
+    raw, pos = field(packet, pos, end, "MQTT-3.3.2-1")
     packet_id = None
     if qos:
         packet_id, pos = _packet_id(packet, pos, end)
@@ -163,7 +164,7 @@ def parse_subscribe(packet: bytes, *, level: int = MQTT_3_1_1) -> Subscribe:
     packet_id, pos = _packet_id(packet, pos, end)
     filters = []
     while pos < end:
-        raw, pos = _field(packet, pos, end, "MQTT-3.8.3-1")
+        raw, pos = field(packet, pos, end, "MQTT-3.8.3-1")
         if pos >= end:
             raise MalformedPacket("MQTT-3.8.3-4", "the last filter has no requested QoS")
         qos = packet[pos]
@@ -192,7 +193,7 @@ def parse_unsubscribe(packet: bytes, *, level: int = MQTT_3_1_1) -> Unsubscribe:
     packet_id, pos = _packet_id(packet, pos, end)
     filters = []
     while pos < end:
-        raw, pos = _field(packet, pos, end, "MQTT-3.10.3-1")
+        raw, pos = field(packet, pos, end, "MQTT-3.10.3-1")
         filters.append(check_filter_bytes(raw))
     if not filters:
         raise MalformedPacket("MQTT-3.10.3-2", "an UNSUBSCRIBE without a filter")
@@ -246,16 +247,6 @@ def _open(packet: bytes, first: int, clause: str, *, dup_too: bool = False) -> t
     while packet[pos - 1] & 0x80:
         pos += 1
     return pos, end
-
-
-def _field(packet: bytes, pos: int, end: int, clause: str) -> tuple[bytes, int]:
-    """Return a field of two length bytes and that many bytes (1.5.3), and where it ends."""
-    start = pos + 2
-    if start <= end:
-        stop = start + (packet[pos] << 8 | packet[pos + 1])
-        if stop <= end:
-            return packet[start:stop], stop
-    raise MalformedPacket(clause, "the packet ends within a field")
 
 
 def _packet_id(packet: bytes, pos: int, end: int) -> tuple[int, int]:

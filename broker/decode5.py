@@ -12,6 +12,7 @@ from functools import partial
 from typing import Final
 
 from broker import fields5, properties, reason_codes
+from broker.fields import field
 from broker.opening5 import parse_auth, parse_connack, parse_connect, parse_disconnect
 from broker.packets import (
     AUTH,
@@ -61,7 +62,7 @@ def parse_publish(packet: bytes, *, from_server: bool = False) -> Publish:
         raise MalformedPacket("2.1.2", "not a PUBLISH")
     pos, end = fields5.open_packet(packet, first)
     qos = first >> 1 & 3
-    raw, pos = fields5.field(packet, pos, end, "MQTT-3.3.2-1")
+    raw, pos = field(packet, pos, end, "MQTT-3.3.2-1")
     packet_id = None
     if qos:
         packet_id, pos = fields5.packet_id(packet, pos, end)
@@ -114,7 +115,7 @@ def parse_subscribe(packet: bytes) -> Subscribe:
     section, pos = properties.read(packet, pos, end, SUBSCRIBE)
     filters, options = [], []
     while pos < end:
-        raw, pos = fields5.field(packet, pos, end, "MQTT-3.8.3-1")
+        raw, pos = field(packet, pos, end, "MQTT-3.8.3-1")
         if pos >= end:
             raise MalformedPacket("3.8.3", "the last filter has no subscription options")
         option = packet[pos]
@@ -158,7 +159,7 @@ def parse_unsubscribe(packet: bytes) -> Unsubscribe:
     section, pos = properties.read(packet, pos, end, UNSUBSCRIBE)
     filters = []
     while pos < end:
-        raw, pos = fields5.field(packet, pos, end, "MQTT-3.10.3-1")
+        raw, pos = field(packet, pos, end, "MQTT-3.10.3-1")
         filters.append(check_filter_bytes(raw, OF_5_0))
     if not filters:
         raise MalformedPacket("MQTT-3.10.3-2", "an UNSUBSCRIBE without a filter", PROTOCOL_ERROR)

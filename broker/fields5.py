@@ -29,16 +29,6 @@ def open_packet(packet: bytes, first: int) -> tuple[int, int]:
     return pos, end
 
 
-def field(packet: bytes, pos: int, end: int, clause: str) -> tuple[bytes, int]:
-    """Return a field of two length bytes and that many bytes (1.5.4, 1.5.6), and where it ends."""
-    start = pos + 2
-    if start <= end:
-        stop = start + (packet[pos] << 8 | packet[pos + 1])
-        if stop <= end:
-            return packet[start:stop], stop
-    raise MalformedPacket(clause, "the packet ends within a field")
-
-
 def packet_id(packet: bytes, pos: int, end: int) -> tuple[int, int]:
     """Return the packet id (2.2.1), which is never 0, and where it ends."""
     if pos + 2 > end:

@@ -6,6 +6,7 @@ from typing import Final
 
 from authsvc.core.credentials import WillMessage
 from broker import fields5, properties, reason_codes
+from broker.fields import field
 from broker.packets import (
     AUTH,
     CONNACK,
@@ -37,7 +38,7 @@ def parse_connect(packet: bytes) -> Connect:
         MalformedPacket: as the module says.
     """
     pos, end = fields5.open_packet(packet, CONNECT)
-    name, pos = fields5.field(packet, pos, end, "3.1.2.1")
+    name, pos = field(packet, pos, end, "3.1.2.1")
     if name != b"MQTT":
         raise MalformedPacket(
             "MQTT-3.1.2-1", "the protocol name is not MQTT", reason_codes.UNSUPPORTED_PROTOCOL_VERSION
@@ -60,13 +61,13 @@ def parse_connect(packet: bytes) -> Connect:
     section, pos = properties.read(packet, pos, end, CONNECT, _NOT_USER)
     method = _authentication(section)
 
-    raw, pos = fields5.field(packet, pos, end, "MQTT-3.1.3-3")
+    raw, pos = field(packet, pos, end, "MQTT-3.1.3-3")
     client_id = utf8(raw, "MQTT-3.1.3-4", OF_5_0.nul)
     will = None
     if has_will:
         will_section, pos = properties.read(packet, pos, end, properties.WILL, _DELAY)
-        raw_topic, pos = fields5.field(packet, pos, end, "MQTT-3.1.2-9")
-        payload, pos = fields5.field(packet, pos, end, "MQTT-3.1.2-9")
+        raw_topic, pos = field(packet, pos, end, "MQTT-3.1.2-9")
+        payload, pos = field(packet, pos, end, "MQTT-3.1.2-9")
         will = WillMessage(
             topic=check_topic_bytes(raw_topic, OF_5_0),
             payload=payload,
@@ -78,10 +79,10 @@ def parse_connect(packet: bytes) -> Connect:
     username: str | None = None
     password: bytes | None = None
     if flags & 0x80:
-        raw, pos = fields5.field(packet, pos, end, "MQTT-3.1.2-17")
+        raw, pos = field(packet, pos, end, "MQTT-3.1.2-17")
         username = utf8(raw, "MQTT-3.1.3-12", OF_5_0.nul)
     if flags & 0x40:  # 3.1.2.9: a password without a user name is allowed in 5.0
-        password, pos = fields5.field(packet, pos, end, "MQTT-3.1.2-19")
+        password, pos = field(packet, pos, end, "MQTT-3.1.2-19")
     fields5.close(pos, end)
     return Connect(
         protocol_name="MQTT",
