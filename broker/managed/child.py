@@ -90,6 +90,7 @@ class Child:
         self._is_ready = is_ready
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
+        self._serves = False  # what runs, if anything does
         self._watch: asyncio.Task[None] | None = None
         self._said: deque[str] = deque(maxlen=LINES_KEPT)
         self._printing: asyncio.Task[None] | None = None
@@ -99,6 +100,11 @@ class Child:
         """The process id while it runs."""
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
+
+    @property
+    def serves(self) -> bool:
+        """Whether it runs and has been seen to serve: who answers at its address otherwise is somebody else."""
+        return self._serves and self.pid is not None
 
     async def start(self) -> None:
         """Return when it serves. Raises BrokerNotStarted with what it printed if it ends before, or never serves."""
@@ -119,13 +125,13 @@ class Child:
         await self._end()
 
     async def _begin(self) -> None:
+        self._serves = False
         command = self._prepare()
         raise_open_file_limit()
-        lock = str(self._folder.resolve() / "lock")
         ids = (str(os.getpid()), str(self._run_as.uid), str(self._run_as.gid))
         self._said.clear()
         self._process = process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", launch.__file__, lock, *ids, *command),
+            *(sys.executable, "-P", launch.__file__, "lock", *ids, *command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -144,6 +150,7 @@ class Child:
         except TimeoutError:
             raise BrokerNotStarted(f"{self.name} does not serve after {READY_WITHIN_S:.0f} s: {self._last()}") from None
         log.info("managed_broker_started", broker=self.name, pid=process.pid)
+        self._serves = True
         self._changed(True)
 
     async def _keep_running(self) -> None:

@@ -4,11 +4,13 @@ A file that is run by path, with the standard library only: between the fork of 
 nothing but C may run safely, so all this is done after an exec of its own. What is held stays held by the program:
 
 * the lock, by an open descriptor: as long as the broker lives, whoever started it, no second one begins;
+* nothing is done with our rights in the broker's directory, or to a process that a file in it names;
 * the parent-death signal, which survives execve(2) but not a change of user: so it comes after that (prctl(2)).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -16,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 PR_SET_PDEATHSIG = 1
 EARLIER_ENDS_WITHIN_S = 5.0  # it saves what it has; then it is killed
@@ -28,11 +31,11 @@ def main(arguments: list[str]) -> None:
     lock, parent, uid, gid, *program = arguments
     run = _prepared(program)
     os.umask(0o077)
-    _take(lock)
     if int(uid) >= 0:
         os.setgroups([])
         os.setgid(int(gid))
         os.setuid(int(uid))
+    _take(lock)
     _die_with(int(parent))
     run()
 
@@ -57,7 +60,10 @@ def _prepared(program: list[str]) -> Callable[[], object]:
 
 def _take(lock: str) -> None:
     """Hold the lock; whoever has it from an earlier start is ending, or is ended."""
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    except OSError as error:
+        _refuse(f"cannot open `{lock}` in the broker's directory: {error.strerror}; what is there must be its user's")
     os.set_inheritable(descriptor, True)
     for last in (False, True):
         until = time.monotonic() + EARLIER_ENDS_WITHIN_S
@@ -73,7 +79,8 @@ def _take(lock: str) -> None:
         holder = os.pread(descriptor, 32, 0).strip()
         if last or not holder.isdigit():
             break
-        os.kill(int(holder), signal.SIGKILL)  # it holds the lock, so it lives and the id is its own
+        with contextlib.suppress(PermissionError, ProcessLookupError):  # as our own user: others are safe from it
+            os.kill(int(holder), signal.SIGKILL)  # it holds the lock, so it lives and the id is its own
     _refuse(f"an earlier broker still holds `{lock}` and cannot be ended")
 
 
@@ -85,7 +92,7 @@ def _die_with(parent: int) -> None:
         _refuse("the service that wanted a broker is gone")
 
 
-def _refuse(problem: str) -> None:
+def _refuse(problem: str) -> NoReturn:
     sys.stderr.write(problem + "\n")
     sys.exit(REFUSED)
 

@@ -16,7 +16,7 @@ from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.limits import Limits
 from broker.managed import mosquitto
-from broker.managed.child import BrokerNotStarted, Child, RunAs, user_to_run_as
+from broker.managed.child import BrokerNotStarted, Child, RunAs, make_private, user_to_run_as, write_private
 from broker.managed.mosquitto import configuration, find_mosquitto, managed_mosquitto
 from tests.broker.link_owner import connected, subscribe
 from tests.broker.upstreams import somebody
@@ -182,6 +182,26 @@ async def test_there_are_never_two(data):
     assert not alive(pid)
     assert running.reachable
     await running.stop()
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="the broker has our own rights then: there is nobody whom it may not end")
+async def test_who_holds_the_lock_cannot_have_another_process_ended(data):
+    """The file is the broker's own: a broken one writes into it what it likes, and we start the next."""
+    user = somebody()
+    folder = data / "mosquitto"
+    victim = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    make_private(folder, user)
+    write_private(folder / "lock", f"{victim.pid}\n", user)
+    hold = "import fcntl, os; f = open('lock'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    holder = subprocess.Popen([sys.executable, "-c", hold], cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    await asyncio.to_thread(holder.stdout.readline)
+    running = managed_mosquitto(folder, limits=Limits(), run_as=user)
+    with pytest.raises(BrokerNotStarted):
+        await running.start()
+    assert victim.poll() is None
+    for process in (victim, holder):
+        process.communicate(b"\n")
 
 
 def test_the_configuration_is_no_narrower_than_the_gate_and_shows_nothing():

@@ -371,3 +371,29 @@ async def test_a_session_of_5_begins_anew_for_a_client_of_3_1_1(upstream):
     assert not link.session_present
     await subscribe(link, owner, ("x", 1))
     assert owner.closed == []
+
+
+async def test_who_takes_its_port_when_it_has_died_is_told_nothing(upstream):
+    """Any user of the machine may listen where it did: until it serves again the gate connects to nobody."""
+    ports = [upstream._dial.port, upstream._dial5.port]
+    callers = []
+
+    def called():
+        callers.append(1)
+        return asyncio.Protocol()
+
+    await upstream.child.stop()
+    loop = asyncio.get_running_loop()
+    squatters = [await loop.create_server(called, "127.0.0.1", port) for port in ports]
+    async with asyncio.timeout(5):
+        while upstream.reachable:
+            await asyncio.sleep(0.01)
+    for level in (wire.MQTT_3_1_1, wire.MQTT_5_0):
+        with pytest.raises(UpstreamUnavailable):
+            await upstream.connect(Owner(), A, clean=True, hello=Hello(level=level))
+        with pytest.raises(UpstreamUnavailable):
+            await upstream.publish("x", b"will", qos=1, retain=False, properties=b"\x01\x01" if level == 5 else b"")
+    await asyncio.sleep(0.5)  # the service connection is tried again within this time
+    assert callers == []
+    for squatter in squatters:
+        squatter.close()
