@@ -23,8 +23,11 @@ _RANDOM_BYTES: Final = 32
 _RANDOM_CHARS: Final = 43  # 62**43 > 2**256
 _CHECK_CHARS: Final = 6  # 62**6 > 2**32
 _PREFIX_CHARS: Final = len("asapp_") + 4  # shown in lists and logs: kind and 4 of the 43 random characters
-_ID_BYTES: Final = 16
+_PAIRS: Final = tuple(first + second for first in _ALPHABET for second in _ALPHABET)  # two digits in one step
 _ID_CHARS: Final = 22  # 62**22 > 2**128
+_ID_BYTES: Final = 32  # of which those below 248 count, each for one character: fewer than 22 about never
+_ID_DIGITS: Final = bytes(ord(_ALPHABET[byte % 62]) for byte in range(256))
+_ID_NOT: Final = bytes(range(248, 256))  # 4 * 62: the rest would favour some characters
 
 _TOKEN: Final = re.compile(r"as(app|dev|gnd|adm|ref|sec)_[0-9A-Za-z]{49}")
 # Wider than a token, so that one with a typo, a lost end or another case is hidden too; and JWTs, whoever signed them.
@@ -92,7 +95,10 @@ def verify(token: Token, secret: Secret, *, now_us: int, presented: bytes | None
 
 def new_id(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
     """Return a new id of 22 base62 characters (128 random bits) for objects and upstream sessions; not a secret."""
-    return _base62(int.from_bytes(random(_ID_BYTES)), _ID_CHARS)
+    text = b""
+    while len(text) < _ID_CHARS:
+        text += random(_ID_BYTES).translate(_ID_DIGITS, _ID_NOT)
+    return text[:_ID_CHARS].decode()
 
 
 def holds_token(text: str) -> bool:
@@ -110,8 +116,8 @@ def _checksum(body: str) -> str:
 
 
 def _base62(number: int, width: int) -> str:
-    chars: list[str] = []
-    for _ in range(width):
-        number, digit = divmod(number, 62)
-        chars.append(_ALPHABET[digit])
-    return "".join(reversed(chars))
+    text = ""
+    for _ in range(width // 2):
+        number, pair = divmod(number, 3844)
+        text = _PAIRS[pair] + text
+    return text if width % 2 == 0 else _ALPHABET[number % 62] + text

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import zlib
+from collections import Counter
 from itertools import count
 
 import pytest
@@ -130,10 +131,14 @@ def test_a_presented_digest_must_be_the_secret_s_own():
     assert tokens.verify(token, secret, now_us=0, presented=tokens.digest("x")).reason is Reason.UNKNOWN_TOKEN
 
 
-def test_an_id_is_22_base62_characters_of_128_random_bits():
-    """Ids of objects and of upstream sessions."""
-    assert tokens.new_id(lambda n: b"\xff" * n) == tokens.new_id(lambda n: b"\xff" * n)
-    assert base62_value(tokens.new_id(lambda n: b"\xff" * n)) == 2**128 - 1
+def test_an_id_is_22_base62_characters_all_equally_likely():
+    """Ids of objects and of upstream sessions: bytes that would favour some characters are passed over."""
+    every = bytes(range(256))
+    drawn = iter([b"\xff" * 32, *(every[n : n + 32] for n in range(0, 256, 32))])
+    assert tokens.new_id(lambda _: next(drawn)) == ALPHABET[:22]
+    found = Counter("".join(tokens.new_id(lambda _, at=at: every[at : at + 22]) for at in range(0, 242, 22)))
+    assert len(found) == 62
+    assert set(found.values()) == {3, 4}
     assert tokens.new_id(bytes) == "0" * 22
     assert re.fullmatch(r"[0-9A-Za-z]{22}", tokens.new_id())
 
