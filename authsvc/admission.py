@@ -10,16 +10,19 @@ from authsvc.changes import ChangeFeed
 from authsvc.core import things, tokens
 from authsvc.core.credentials import NEVER_EXPIRES, ConnectRequest, Credential, credential_of
 from authsvc.core.facts import Refusal, Secret, TenantState, Thing, ThingState, Token, TokenKind
-from authsvc.core.policy import Action
+from authsvc.core.policy import Action, Grant
 from authsvc.core.reasons import Reason
 from authsvc.core.things import Bind, Plan
-from authsvc.granting import Granted, Granting
+from authsvc.granting import Granting
 from authsvc.sessions import Admitted
 from authsvc.sets import Sets
 from authsvc.store import Store
 
 ATTEMPTS = 3  # an admission that others keep overtaking gives up: CONNACK 3
 KNOWN_SESSIONS = 100_000
+KNOWN_ADMISSIONS = 20_000
+
+_Key = tuple[bytes, str | None, str, bool, int | None]  # all of a CONNECT that its admission depends on, but the will
 
 MayHold = Callable[[str, str], Awaitable[Refusal | None]]  # principal, client id → why it may not have the client id
 
@@ -31,6 +34,15 @@ class Attempt:
     tenant: str = ""
     thing: str = ""
     prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An admission that wrote nothing, and the records whose expiry is to be checked each time."""
+
+    admitted: Admitted
+    token: Token
+    secret: Secret
 
 
 class Admission:
@@ -48,6 +60,7 @@ class Admission:
         new_id: Callable[[], str],
         max_persistent_sessions: int,
         max_client_id_bytes: int,
+        max_known: int = KNOWN_ADMISSIONS,
     ) -> None:
         self._store = store
         self._facts = facts
@@ -58,6 +71,7 @@ class Admission:
         self._new_id = new_id
         self._max_persistent = max_persistent_sessions
         self._max_client_id_bytes = max_client_id_bytes
+        self._known: Cache[_Key, _Known] = Cache(max_known)
         self.counted: Cache[tuple[str, str], bool] = Cache(KNOWN_SESSIONS)  # persistent sessions that have a row
 
     async def judge(
@@ -76,10 +90,39 @@ class Admission:
                 return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="the change feed cannot be read")
             if not self._store.state.readable:
                 return Refusal(reason=Reason.STORE_UNAVAILABLE, detail=self._store.state.problem)
-            outcome = await self._judge_once(request, credential, attempt, may_hold)
+            outcome = await self._judge_again(request, credential, attempt, may_hold)
+            if outcome is None:
+                outcome = await self._judge_once(request, credential, attempt, may_hold)
             if outcome is not None:
                 return outcome
         return Refusal(reason=Reason.STORE_UNAVAILABLE, detail="the facts kept changing; the client may try again")
+
+    async def _judge_again(
+        self, request: ConnectRequest, credential: Credential, attempt: Attempt, may_hold: MayHold | None
+    ) -> Admitted | Refusal | None:
+        """Return the outcome of a CONNECT that was admitted before; None if it was not, or if a change named since
+        what that admission rests on.
+
+        It is the check that stands between every admission and the opening of its session, after a longer time. What
+        depends on anything else is judged anew: the clock, the will, how many sessions there are, who holds the id.
+        """
+        key = _key(request, credential)
+        known = self._known.get(key)
+        if known is None:
+            return None
+        admitted = known.admitted
+        if self._feed.touched_since(admitted.position, admitted.footing):
+            self._known.drop(key)
+            return None
+        attempt.tenant, attempt.thing = admitted.tenant, admitted.thing or ""
+        refusal = tokens.verify(known.token, known.secret, now_us=self._now_us(), presented=credential.digest)
+        if refusal is None:
+            refusal = await self._refusal(request, admitted.grant, admitted.client_id, may_hold)
+        if refusal is not None:
+            return refusal
+        if admitted.thing is not None:
+            self._store.note_seen(admitted.tenant, admitted.thing)
+        return admitted
 
     async def _judge_once(
         self, request: ConnectRequest, credential: Credential, attempt: Attempt, may_hold: MayHold | None
@@ -117,11 +160,7 @@ class Admission:
         )
         if isinstance(binding, Refusal):
             return binding
-        refusal = self._will_refusal(request, granted)
-        if refusal is None and request.persistent:
-            refusal = await self.session_limit(granted.principal, client_id)
-        if refusal is None and may_hold is not None:
-            refusal = await may_hold(granted.principal, client_id)
+        refusal = await self._refusal(request, granted.grant, client_id, may_hold)
         if refusal is not None:
             return refusal
         if (plan or binding) and self._feed.touched_since(position, granted.footing):
@@ -131,7 +170,7 @@ class Admission:
             return own_changes
         if thing is not None:
             self._store.note_seen(token.tenant, thing.key)
-        return Admitted(
+        admitted = Admitted(
             tenant=token.tenant,
             principal=granted.principal,
             client_id=client_id,
@@ -150,6 +189,20 @@ class Admission:
             clean_start=request.clean_session,
             session_expiry_s=None if request.session_expiry_s == NEVER_EXPIRES else request.session_expiry_s,
         )
+        if request.client_id and plan is None and binding is None:
+            self._known.put(_key(request, credential), _Known(admitted, token, secret))
+        return admitted
+
+    async def _refusal(
+        self, request: ConnectRequest, grant: Grant, client_id: str, may_hold: MayHold | None
+    ) -> Refusal | None:
+        """Return what speaks against a CONNECT that has a grant: its will, too many sessions, another's client id."""
+        refusal = self._will_refusal(request, grant)
+        if refusal is None and request.persistent:
+            refusal = await self.session_limit(grant.principal, client_id)
+        if refusal is None and may_hold is not None:
+            refusal = await may_hold(grant.principal, client_id)
+        return refusal
 
     async def _verified(self, credential: Credential, attempt: Attempt) -> tuple[Token, Secret] | Refusal:
         pair = await self._facts.token_by_digest(credential.digest)
@@ -191,11 +244,11 @@ class Admission:
         ground = await self._facts.ground(token.tenant, things.registration_ground(token))
         return things.plan_registration(token, key, definition=definition, ground=ground, now_us=self._now_us())
 
-    def _will_refusal(self, request: ConnectRequest, granted: Granted) -> Refusal | None:
+    def _will_refusal(self, request: ConnectRequest, grant: Grant) -> Refusal | None:
         will = request.will
         if will is None:
             return None
-        decision = granted.grant.decide(Action.PUBLISH, will.topic, qos=will.qos, retain=will.retain)
+        decision = grant.decide(Action.PUBLISH, will.topic, qos=will.qos, retain=will.retain)
         if decision.allowed:
             return None
         rule = f" ({decision.rule})" if decision.rule else ""
@@ -233,6 +286,10 @@ class Admission:
         if written.position == 0:
             return frozenset()  # another connection bound the same client id
         return frozenset(range(written.first, written.position + 1))
+
+
+def _key(request: ConnectRequest, credential: Credential) -> _Key:
+    return credential.digest, credential.thing_key, request.client_id, request.clean_session, request.session_expiry_s
 
 
 def _place_of(thing: Thing) -> tuple[str, str, ThingState]:
