@@ -16,6 +16,7 @@ from authsvc.core.errors import StoreUnavailable, UpstreamUnavailable
 from authsvc.core.facts import Refusal
 from authsvc.core.reasons import Reason
 from authsvc.sessions import Admitted, Will
+from broker import eager
 from broker.packet_ids import SessionState
 from broker.upstream import Link
 
@@ -53,11 +54,17 @@ class Admission:
         self.tasks: set[asyncio.Task[None]] = set()
         self._gate = gate
 
-    def begin(self, connection: ClientConnection, request: ConnectRequest) -> asyncio.Task[None]:
-        """Start the admission of a connection; it is answered in time, whatever the admission still has to undo."""
+    def begin(self, connection: ClientConnection, request: ConnectRequest) -> asyncio.Task[None] | None:
+        """Start the admission of a connection; it is answered in time, whatever the admission still has to undo.
+
+        Return its task, or None if it is over: where all is known and nobody is waited for it needs none.
+        """
         loop = self._gate.loop
         waits = _Waits()
-        task = loop.create_task(self._run(connection, request, waits), name=f"admission of {connection.peer}")
+        rest = eager.begin(self._run(connection, request, waits))
+        if rest is None:
+            return None
+        task = loop.create_task(rest, name=f"admission of {connection.peer}")
         late = loop.call_later(self._gate.limits.admission_s, self._late, connection, request, waits, task)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -124,7 +131,12 @@ class Admission:
         link: Link | None = None
         opened = False
         try:
-            link = await gate.upstream.connect(connection, upstream_id, clean=clean, hello=connection.terms.hello)
+            hello = connection.terms.hello
+            if clean and not admitted.persistent:
+                link = gate.upstream.postponed(connection, upstream_id, hello=hello)
+            if link is None:
+                await asyncio.sleep(0)  # from here on in a task, which time limits need
+                link = await gate.upstream.connect(connection, upstream_id, clean=clean, hello=hello)
             # From here to the CONNACK nothing waits: a change comes before `open`, which sees it, or after it.
             if connection.is_ended:
                 return True

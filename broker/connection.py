@@ -10,6 +10,7 @@ session is in `arrival`, how bytes flow in `flow`, their packets in `inbound`, `
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 from typing import TYPE_CHECKING, cast
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from broker.gate import Gate
 
 log = structlog.get_logger(__name__)
+_LOGGER = logging.getLogger(__name__)
 
 CONNECTING, ADMITTING, OPEN, ENDED = range(4)
 DENIALS_RECORDED_PER_S = 50  # of one connection
@@ -313,10 +315,17 @@ class ClientConnection(Flow):
         self.inbound.clear()
         for pending in self.requests.pending_subscribes():  # answered or not: the upstream may hold them
             self.state.subscriptions.update(pending.forwarded)
-        self._farewell = Farewell(self, session)
-        self.gate.leaving(self, session, self._farewell.task)
+        if self.will is None and not self.link.used:
+            self.link.close()
+            self.gate.gone(self, session)
+        else:
+            self._farewell = Farewell(self, session)
+            self.gate.leaving(self, session, self._farewell.task)
         self.gate.service.sessions.closed(session, reason)
-        log.info("session_ended", session=session.id, client_id=session.client_id, peer=self.peer, reason=reason.value)
+        if _LOGGER.isEnabledFor(logging.INFO):  # to bind a line that nobody reads costs a part of a connection
+            log.info(
+                "session_ended", session=session.id, client_id=session.client_id, peer=self.peer, reason=reason.value
+            )
 
     def _will_waits(self, session: Session, reason: Reason) -> bool:
         """Whether the will is kept for its delay, which ends with the session at the latest (5.0, 3.1.3.2.2).

@@ -72,6 +72,7 @@ class Link(Protocol):
 
     session_present: bool
     connack: Connack
+    used: bool  # False while the broker has not heard of the session: it ends with `close`, at once
 
     def write(self, data: bytes) -> None:
         """Send whole packets; never waits."""
@@ -117,6 +118,13 @@ class Upstream(Protocol):
 
         Raises:
             UpstreamUnavailable: not reachable, refused, or no CONNACK within the time limit.
+        """
+
+    def postponed(self, owner: LinkOwner, upstream_id: str, *, hello: Hello = HELLO) -> Link | None:
+        """Return a link of a clean session that ends with its connection, which connects when it is first written to.
+
+        None where such a session must be connected first: the broker is not known to be there, or what it will answer
+        is not known.
         """
 
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool, properties: bytes = b"") -> None:

@@ -58,6 +58,8 @@ async def _farewell(connection: ClientConnection) -> None:
     connection.will = None
     if will is not None and not _may_send(connection, will):
         will = None
+    if not link.used:
+        link.close()  # nothing to take back, and for a will alone none is opened
     if not connection.link_closed:
         if will is not None:
             await _send_on_link(connection, will)

@@ -36,6 +36,7 @@ class EmbeddedLink:
     """One upstream connection (`broker.upstream.Link`)."""
 
     connack: wire.Connack  # once `answer` is there
+    used: bool = True
 
     def __init__(self, upstream: AmqttUpstream, owner: LinkOwner, upstream_id: str, *, clean: bool) -> None:
         self.upstream_id = upstream_id

@@ -176,6 +176,9 @@ class AmqttUpstream:
         link.opened(session, handler)
         return link
 
+    def postponed(self, owner: LinkOwner, upstream_id: str, *, hello: Hello = HELLO) -> None:
+        """Nothing is postponed: amqtt is here, and keeps count of its sessions."""
+
     async def _serve(self, broker: GateBroker, link: EmbeddedLink) -> None:
         """Run one connection of amqtt's to its end, whichever way that comes, and leave nothing of it behind."""
         error: Exception | None = None

@@ -40,6 +40,7 @@ class RumqttdLink:
 
     session_present: bool
     connack: wire.Connack
+    used: bool = True
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class TcpLink(asyncio.Protocol):
     )
 
     connack: wire.Connack  # once `answer` is there
+    used: bool = True
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ import structlog
 from authsvc.core.errors import UpstreamUnavailable
 from broker import proxy_protocol, wire
 from broker.tcp.dial import Dial, open_link
+from broker.tcp.lazy import LazyLink
 from broker.tcp.link import TcpLink
 from broker.tcp.publisher import Publisher
 from broker.tcp.service import Conversation, ServiceConnection
@@ -32,6 +34,7 @@ CLEAR_ROUNDS = 100  # a broker may send only part of what it retains in one go
 QUIET_S = 0.1  # without another retained message: that was all of this round
 # Links that are being opened at once: when a broker is back, thousands of clients come in the same second.
 OPENS_AT_ONCE = 128
+CONNACK = wire.Connack(session_present=False, code=0)  # of 3.1.1, where it says no more
 
 
 class TcpUpstream:
@@ -65,6 +68,7 @@ class TcpUpstream:
         self._timeout_s = connect_timeout_s
         self._links: dict[str, TcpLink] = {}
         self._opening = asyncio.Semaphore(opens_at_once)
+        self._connack5: wire.Connack | None = None  # what the broker last said of itself in 5.0
         self._service = ServiceConnection(
             self._connect_service,
             lambda: self.address,
@@ -112,6 +116,17 @@ class TcpUpstream:
             self._raise_if_away()  # while it waited for its turn
             return await self._connect(owner, upstream_id, clean=clean, hello=hello)
 
+    def postponed(self, owner: LinkOwner, upstream_id: str, *, hello: Hello = HELLO) -> Link | None:
+        """Return a link that connects when it is first written to, or None where that is not possible."""
+        connack = self._connack5 if hello.level == wire.MQTT_5_0 else CONNACK
+        if connack is None or not self._service.up or hello.request_response_information:
+            return None
+
+        def connect() -> Awaitable[Link]:
+            return self.connect(owner, upstream_id, clean=True, hello=hello)
+
+        return LazyLink(owner, connack, connect, within_s=self._timeout_s)
+
     def _raise_if_away(self) -> None:
         if self._service.away:
             raise UpstreamUnavailable(f"no broker at `{self.address}`; it is tried again within seconds")
@@ -130,22 +145,30 @@ class TcpUpstream:
         before_tls, begin = (header, b"") if dial.tls is not None else (b"", header)
         link = TcpLink(owner, upstream_id, clean=clean, gone=self._gone, hello=hello, login=dial.login, begin=begin)
         self._links[upstream_id] = link
-        connected = False
+        connected = answered = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 await open_link(dial, link, before_tls)
                 connected = True
                 code = (await link.answer).code
+            answered = True
         except OSError as error:  # TimeoutError and TLS among them
             raise UpstreamUnavailable(f"no broker at `{dial.address}`: {error or 'no answer in time'}") from error
         finally:
             if not connected:
                 self._gone(link)
-            elif not link.answer.done() or link.answer.cancelled() or link.answer.exception() is not None:
+            elif not answered:  # or cancelled in the turn in which the answer came
                 link.abort()
         if code != 0:
             link.abort()
             raise UpstreamUnavailable(f"the broker at `{dial.address}` refused the session with code {code}")
+        if (
+            hello.level == wire.MQTT_5_0
+            and clean
+            and not hello.session_expiry_s
+            and not hello.request_response_information
+        ):
+            self._connack5 = link.connack  # the same for every such session
         link.opened()
         return link
 

@@ -84,6 +84,7 @@ async def test_unsubscribes_of_many_filters_behind_many_subscribes_stall_nobody(
     """A broker that does not answer, hundreds of open SUBSCRIBEs, and an UNSUBSCRIBE of 20,000 filters."""
     async with rig_on(tcp) as rig:
         a, b = await rig.client("a"), await rig.client("b")
+        await a.subscribe(("t/g/a/0", 0))  # its link is open
         mosquitto.freeze()
         for n in range(1, 900):
             await a.send(rig.codec.encode_subscribe(n, [(f"t/g/a/{n}", 0)]))
@@ -251,7 +252,7 @@ async def test_a_connect_is_answered_in_time_whatever_must_be_undone(tcp: TcpUps
         mosquitto.freeze()
         client = await rig.open()
         started = asyncio.get_running_loop().time()
-        assert await client.connect("a", "a") == 3
+        assert await client.connect("a", "a", clean=False) == 3
         assert asyncio.get_running_loop().time() - started < 1.0
         assert [refusal.reason for refusal in rig.service.refused] == [Reason.BROKER_UNAVAILABLE]
         rig.service.may_admit.clear()
@@ -282,7 +283,7 @@ async def test_a_link_that_does_not_let_go_does_not_delay_the_answer(
     rig.gate.limits = Limits(admission_s=0.3)
     client = await rig.open()
     async with asyncio.timeout(1):
-        assert await client.connect("a", "a") == (0x88 if rig.is5 else 3)
+        assert await client.connect("a", "a", clean=False) == (0x88 if rig.is5 else 3)
     assert rig.gate.admission.tasks, "the lock is still held"
     monkeypatch.setattr(upstream, "connect", connect)
     let_go.set()
