@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+JOBS   ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test conformance lint format fuzz soak bench cover lock clean
@@ -26,9 +27,10 @@ demo: $(BIN)/.installed  ## the whole thing on this machine, with a simulated fl
 up: $(BIN)/.installed  ## start service and broker with data in ./var
 	@$(BIN)/authsvc up $(ARGS)
 
-test: $(BIN)/.tested  ## run the tests (ARGS is handed to pytest)
+test: $(BIN)/.tested  ## run the tests (ARGS is handed to pytest), JOBS=2 side by side, then those that measure time
 	@sh tests/needs.sh
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not alone" $(ARGS)
+	@$(BIN)/python -m pytest -m "alone and not slow" $(ARGS) || test $$? -eq 5  # 5: none of them was chosen
 
 conformance: $(BIN)/.tested  ## every broker against the same cases: prints the matrix (ARGS=--write renews it in docs/brokers)
 	@sh tests/needs.sh

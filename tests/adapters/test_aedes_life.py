@@ -19,6 +19,8 @@ from tests.adapters.aedes_rig import SECRET, Rig, shared_pair
 from tests.broker.raw_client import RawClient
 from tests.e2e.process import Process
 
+pytestmark = pytest.mark.alone  # it measures time
+
 BOOM = b"the will"
 PROMISED_S = 0.1  # promise 9
 TENANTS = itertools.count(1)

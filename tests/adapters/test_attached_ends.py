@@ -14,6 +14,8 @@ from authsvc.core.reasons import Reason
 from tests.adapters.conftest import HookWorld
 from tests.service.conftest import T
 
+pytestmark = pytest.mark.alone  # it measures time
+
 SETTLED_S = SETTLED_US / 1_000_000 + 1
 ENDINGS = {
     "token revoked": ("DELETE", "app-tokens/{token}", None),

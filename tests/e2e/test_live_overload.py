@@ -13,6 +13,8 @@ from tests.broker.raw_client import RawClient
 from tests.e2e.crowd import Login, codes, join, leave, pulse_of
 from tests.e2e.process import Process
 
+pytestmark = pytest.mark.alone  # it measures time
+
 LATE_S = 1.0  # what a client that behaves may have to wait
 
 

@@ -13,6 +13,8 @@ from tests.broker.upstreams import mosquitto_socket
 from tests.e2e.crowd import Login, Member, codes, join, percentile
 from tests.e2e.process import Process, T, running
 
+pytestmark = pytest.mark.alone  # it measures time
+
 BOUND_S = 0.1  # promise 9
 DEVICES, READERS, FLEET = 450, 100, 450
 

@@ -15,6 +15,8 @@ from broker.limits import Limits
 from broker.upstream import Upstream
 from tests.e2e.system import System, own, system_on
 
+pytestmark = pytest.mark.alone  # it measures time
+
 
 async def test_silent_and_trickling_sockets_keep_nobody_out(upstream: Upstream, tmp_path: Path) -> None:
     """200 that say nothing, 200 that say one byte; a valid client is in at once; then all are closed."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from tests.adapters.rabbitmq.rig import device
 from tests.service.conftest import T
+
+pytestmark = pytest.mark.alone  # it measures time
 
 BOUND_S = 2.0  # of one revocation, and of a hundred; on a machine that does other things as well
 ROUNDS = 20
