@@ -119,6 +119,8 @@ class Adapter:
     under the second; "push" calls `push`. `ended` is called when the service ends a session, before it is kicked.
     `gives_client_ids` is for a broker that takes the id which the session has, where the client sent none. `ending` is
     called when the service ends, before its listeners are closed: an answer without an end must come to one.
+    `asks_in_turn` is for a broker whose questions wait for one another: a CONNECT there waits for nothing that needs
+    another answer of ours (`claims`).
     """
 
     kind: str

@@ -12,18 +12,19 @@ broker may keep something under it, because a client id is never a way to somebo
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from authsvc.adapters.adapter import Adapter, AttachedConfig
+from authsvc.adapters.claims import Claims
 from authsvc.adapters.connection import HookConnection
 from authsvc.adapters.following import SETTLED_US, Following
-from authsvc.adapters.held import digest, same_subscriptions
+from authsvc.adapters.held import digest
 from authsvc.adapters.kicks import Kicks
-from authsvc.adapters.management import Management, ManagementUnavailable
+from authsvc.adapters.management import Management
 from authsvc.adapters.rows import Rows
 from authsvc.core.credentials import ConnectRequest
 from authsvc.core.errors import StoreUnavailable
@@ -41,11 +42,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 ATTEMPTS: Final = 3
-ASK_S: Final = 2.0  # how long a CONNECT waits for the broker's word on whether it keeps a client id
 
 NO_SESSION: Final = Decision(allowed=False, reason=Reason.NO_RULE_MATCHES)
 EXPIRED: Final = Decision(allowed=False, reason=Reason.GRANT_EXPIRED)
-_TAKEN: Final = Refusal(reason=Reason.CLIENT_ID_TAKEN, detail="the client id is another principal's at this broker")
 
 
 class Attached:
@@ -65,6 +64,7 @@ class Attached:
         self.kicks = None if management is None else Kicks(self.name, management, lock=self.lock, done=self._kicked)
         self._connections: dict[str, HookConnection] = {}
         self.following = Following(self)
+        self.claims = Claims(self)
 
     # --- for adapters ------------------------------------------------------------------------------------------
 
@@ -174,6 +174,8 @@ class Attached:
             if self.kicks is not None:
                 tasks.create_task(self.kicks.run(), name=f"kicks of {self.name}")
             tasks.create_task(self.following.run(), name=f"following {self.name}")
+            if self.adapter.asks_in_turn:
+                tasks.create_task(self.claims.run(), name=f"claims at {self.name}")
 
     async def close(self) -> None:
         """Write what is owed and close the way to the broker's management; connections there go on."""
@@ -192,7 +194,7 @@ class Attached:
         written = False
         refused: Refusal | None = None
         for _ in range(ATTEMPTS):
-            admitted = await self.service.admit(request, peer=peer, broker=self.name, may_hold=self._may_hold)
+            admitted = await self.service.admit(request, peer=peer, broker=self.name, may_hold=self.claims.may_hold)
             if isinstance(admitted, Refusal):
                 refused = admitted
                 break
@@ -200,10 +202,14 @@ class Attached:
                 if written:
                     self.rows.forget(client_id)
                 client_id, written = admitted.client_id, False
+            refused = self.claims.must_wait(client_id)
+            if refused is not None:
+                refused = self._refused(refused, request, peer, admitted.tenant)
+                break
             async with self.lock(client_id):
                 if self._is_stale(admitted):
                     continue
-                refused = await self._claim(admitted)
+                refused = await self.claims.claim(admitted)
                 if refused is not None:
                     refused = self._refused(refused, request, peer, admitted.tenant)
                     break
@@ -214,9 +220,13 @@ class Attached:
                 if not kept:
                     continue
                 written = True
+                if self.kicks is not None and self.kicks.wipes(client_id):
+                    continue  # the session before this one was revoked while this row was written
                 # From here to the answer nothing waits: a change comes before `open`, which sees it, or after it.
                 session = self.open(admitted, row)
                 if session is not None:
+                    if self.kicks is not None:
+                        self.kicks.drop(client_id)  # this CONNECT ends what was to be ended
                     return session
         if written:  # a CONNECT that is refused leaves nothing behind
             async with self.lock(client_id):
@@ -233,63 +243,6 @@ class Attached:
     def _refused(self, refusal: Refusal, request: ConnectRequest, peer: str, tenant: str = "") -> Refusal:
         self.service.refuse(refusal, request=request, peer=peer, tenant=tenant)
         return RecordedRefusal(reason=refusal.reason, detail=refusal.detail)
-
-    async def _may_hold(self, principal: str, client_id: str) -> Refusal | None:
-        """Return why the client id is not free for the principal; asked before anything is written."""
-        row = self.rows.get(client_id)
-        if row is None or row.principal == principal or await self._is_free(row):
-            return None
-        return _TAKEN
-
-    async def _claim(self, admitted: Admitted) -> Refusal | None:
-        """Have the client id free for the admission, under its lock: kicks done, nobody else's, nothing wrong kept."""
-        client_id = admitted.client_id
-        row = self.rows.get(client_id)
-        if self.kicks is not None and self.kicks.owes(client_id) and not await self.kicks.settle(client_id):
-            return Refusal(reason=Reason.BROKER_UNAVAILABLE, detail="the session before this one is not wiped yet")
-        row = self.rows.get(client_id)
-        if row is None:
-            return None
-        if row.principal != admitted.principal:
-            if not await self._is_free(row):
-                return _TAKEN
-            connection = self._connections.get(client_id)
-            if connection is not None and connection.session is not None:
-                self.closed(connection.session, Reason.CONNECTION_LOST)
-            return None
-        if self.management is None or not await self._must_wipe(row, admitted):
-            return None
-        assert self.kicks is not None
-        self.kicks.add(client_id, wipe=True)
-        if await self.kicks.settle(client_id):
-            return None
-        return Refusal(reason=Reason.BROKER_UNAVAILABLE, detail="the broker does not wipe what it keeps from before")
-
-    async def _must_wipe(self, row: AttachedSession, admitted: Admitted) -> bool:
-        """Return whether what the broker may keep for the client id was subscribed under a right that has ended."""
-        if not self.deliveries_checked and not same_subscriptions(row.held, digest(admitted.grant)):
-            return True
-        if row.secret_id == admitted.secret_id:
-            return False
-        secret = await self.service.store.secret(row.secret_id)
-        return secret is None or secret.revoked_at_us is not None
-
-    async def _is_free(self, row: AttachedSession) -> bool:
-        """Return whether the broker has nothing under another principal's client id any more.
-
-        The word of the management counts only when the last CONNECT of the client id has had time to show there.
-        """
-        now_us = self.service.now_us()
-        if row.gone_us is not None and row.gone_us + self.config.hold_s * 1_000_000 < now_us:
-            return True
-        session = self.session(row.client_id)
-        since_us = row.since_us if session is None else session.since_us
-        if self.management is None or now_us - since_us < SETTLED_US:
-            return False
-        with suppress(ManagementUnavailable, TimeoutError):
-            async with asyncio.timeout(ASK_S):
-                return await self.management.has_session(row.client_id) is False
-        return False
 
     def open(self, admitted: Admitted, row: AttachedSession) -> Session | None:
         """Open the session, under the client id's lock; None when what it rests on has changed: admit again."""

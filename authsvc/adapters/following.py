@@ -26,6 +26,8 @@ ATTEMPTS: Final = 3
 AT_ONCE: Final = 32  # rows that are restored side by side
 FLUSH_S: Final = 2.0
 SWEEP_S: Final = 60.0
+LIST_S: Final = 20.0  # that the broker may take for its list, page by page
+LIST_AT_START_S: Final = 5.0  # nobody is answered meanwhile
 SETTLED_US: Final = 10_000_000  # an answered CONNECT may take that long to show in the broker's own lists
 
 
@@ -44,7 +46,7 @@ class Following:
         """
         rows = self._attached.rows
         await rows.load()
-        here = await self._clients()
+        here = await self._clients(LIST_AT_START_S)
         await self._restore_all([row for row in rows if row.gone_us is None or (here and row.client_id in here)])
 
     async def sweep(self) -> None:
@@ -121,14 +123,20 @@ class Following:
         else:
             self._attached.rows.left(row.client_id, now_us=self._attached.service.now_us())
 
-    async def _clients(self) -> frozenset[str] | None:
+    async def _clients(self, within_s: float = LIST_S) -> frozenset[str] | None:
         if self._attached.management is None:
             return None
         try:
-            return await self._attached.management.clients()
+            async with asyncio.timeout(within_s):
+                return await self._attached.management.clients()
         except ManagementUnavailable as error:
-            log.warning("sweep_failed", broker=self._attached.name, problem=str(error))
-            return None
+            problem = str(error)
+        except TimeoutError:
+            problem = f"the list took longer than {within_s:g} s"
+        except Exception as error:  # noqa: BLE001  # whatever a broker answers, the service goes on
+            problem = type(error).__name__
+        log.warning("sweep_failed", broker=self._attached.name, problem=problem)
+        return None
 
     async def _flush_forever(self) -> None:
         while True:

@@ -21,17 +21,19 @@ AT_ONCE: Final = 16  # requests to the management under way
 RETRY_FIRST_S: Final = 0.2
 RETRY_MOST_S: Final = 30.0
 SETTLE_S: Final = 2.0  # a CONNECT waits that long for the kick before it
+KICK_S: Final = 15.0  # of one attempt, however slowly the management answers: it holds the client id's lock
 
 
 class Kick:
     """One client id to be kicked; `wipe` also what the broker keeps of it."""
 
-    __slots__ = ("client_id", "tries", "under_way", "wipe")
+    __slots__ = ("client_id", "taken", "tries", "under_way", "wipe")
 
     def __init__(self, client_id: str, *, wipe: bool) -> None:
         self.client_id = client_id
         self.wipe = wipe
         self.tries = 0
+        self.taken = False  # somebody waits for the client id's lock to send it, or sends it
         self.under_way = False
 
 
@@ -79,11 +81,29 @@ class Kicks:
         """Return whether a kick of the client id is not confirmed."""
         return client_id in self._owed
 
+    def wipes(self, client_id: str) -> bool:
+        """Return whether a kick that wipes is not confirmed."""
+        kick = self._owed.get(client_id)
+        return kick is not None and kick.wipe
+
+    def blocks(self, client_id: str) -> bool:
+        """Return whether a CONNECT of the client id would have to wait for its kick."""
+        kick = self._owed.get(client_id)
+        return kick is not None and (kick.wipe or kick.taken)
+
+    def hurry(self, client_id: str) -> None:
+        """Send the kick now if it waits to be tried again."""
+        kick = self._owed.get(client_id)
+        timer = None if kick is None else self._timers.get(kick)
+        if kick is not None and timer is not None:
+            timer.cancel()
+            self._retry(kick)
+
     async def settle(self, client_id: str) -> bool:
         """Have the kick of the client id done now, called under its lock; return False if something may be left there.
 
-        A kick that would only have ended the connection is given up when it fails: the broker does that by itself when
-        the client id connects again. One that wipes is owed on.
+        A kick that only ends the connection may fail: the broker does that by itself when the client id connects
+        again. Whoever opens that session drops it.
         """
         kick = self._owed.get(client_id)
         if kick is None:
@@ -92,10 +112,7 @@ class Kicks:
             async with asyncio.timeout(SETTLE_S):
                 await self._management.disconnect(client_id, wipe=kick.wipe)
         except (ManagementUnavailable, TimeoutError):
-            if kick.wipe:
-                return False
-            self.drop(client_id)
-            return True
+            return not kick.wipe
         self._confirmed(kick)
         return True
 
@@ -108,22 +125,26 @@ class Kicks:
     async def _send_forever(self) -> None:
         while True:
             kick = await self._queue.get()
+            kick.taken = True
             async with self._lock(kick.client_id):
-                if self._owed.get(kick.client_id) is not kick:  # a CONNECT had it done, or needs it no more
-                    continue
-                kick.under_way = True
-                try:
-                    await self._management.disconnect(kick.client_id, wipe=kick.wipe)
-                except ManagementUnavailable as error:
-                    kick.under_way = False
-                    self._again(kick, str(error))
-                except Exception as error:  # noqa: BLE001  # one broken answer must not end the sending of others
-                    kick.under_way = False
-                    self._again(kick, type(error).__name__)
-                else:
-                    kick.under_way = False
-                    if self._owed.get(kick.client_id) is kick:
-                        self._confirmed(kick)
+                if self._owed.get(kick.client_id) is kick:  # or else a CONNECT had it done, or needs it no more
+                    await self._send(kick)
+            kick.taken = False
+
+    async def _send(self, kick: Kick) -> None:
+        kick.under_way = True
+        try:
+            async with asyncio.timeout(KICK_S):
+                await self._management.disconnect(kick.client_id, wipe=kick.wipe)
+        except ManagementUnavailable as error:
+            self._again(kick, str(error))
+        except Exception as error:  # noqa: BLE001  # one broken answer must not end the sending of others
+            self._again(kick, type(error).__name__)
+        else:
+            if self._owed.get(kick.client_id) is kick:
+                self._confirmed(kick)
+        finally:
+            kick.under_way = False
 
     def _confirmed(self, kick: Kick) -> None:
         self.drop(kick.client_id)

@@ -261,4 +261,5 @@ ADAPTER = Adapter(
     deny=deny,
     swap="kick",  # each connection keeps its last twelve permissions for as long as it lasts
     management=_make_management,
+    asks_in_turn=True,  # by Erlang's httpc: two connections, and what is asked meanwhile queues on them
 )

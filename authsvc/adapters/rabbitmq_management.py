@@ -159,6 +159,8 @@ class RabbitManagement:
     async def _connections(self) -> list[tuple[str, str]]:
         """Return name and client id of each MQTT connection of our virtual host that is listed."""
         listed = await self._ask("GET", "/api/connections", params={"columns": _COLUMNS})
+        if not isinstance(listed, list):  # an empty list would say that nobody is there
+            raise ManagementUnavailable("RabbitMQ's management answered without a list of connections")
         found = []
         for connection in _dicts(listed):
             for where in ("variable_map", "client_properties"):
@@ -176,7 +178,7 @@ class RabbitManagement:
         """Return the JSON answered, True where there is none, None for 404. Raises ManagementUnavailable."""
         try:
             response = await self._http.request(method, path, params=params, headers=headers)
-            if response.status_code == 404:
+            if response.status_code == 404 and _is_unknown_object(response):
                 return None
             if not response.is_success:
                 raise ManagementUnavailable(f"RabbitMQ's management answered {response.status_code} to {method}")
@@ -191,6 +193,12 @@ class RabbitManagement:
             if admitted > listed_by_now:
                 return
             del self._recent[client_id]
+
+
+def _is_unknown_object(response: httpx.Response) -> bool:
+    """Return whether it is RabbitMQ that says so: a 404 of a proxy, which may dislike `%2F`, proves nothing."""
+    content = response.json()
+    return isinstance(content, dict) and content.get("reason") == "Not Found"
 
 
 def _subscription_queues(client_id: str) -> tuple[str, str]:
