@@ -1,5 +1,5 @@
 // Aedes, asking authsvc who connects and deciding the rest in process. Made by: authsvc config aedes
-// Needs Node 20 or later and: npm install aedes authsvc-aedes (from broker/aedes)
+// Needs Node 20 or later and: npm install --install-links PATH/broker/aedes (brings Aedes as well)
 //
 // The settings of authsvc that belong to it:
 //   [brokers.aedes]

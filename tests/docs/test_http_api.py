@@ -6,7 +6,7 @@ import re
 
 from fastapi import FastAPI
 
-from authsvc.core.reasons import Reason, connack_code
+from authsvc.core.reasons import Reason, connack_code, connack_code5
 from authsvc.web.admin import ROUTERS
 from authsvc.web.openapi import document
 from tests.docs.pages import text_of, without_blocks
@@ -79,13 +79,15 @@ def test_every_field_of_a_body_is_described():
 
 
 def test_the_table_of_reasons_is_the_enum():
-    """Each reason once, with the return code that a 3.1.1 client sees where it is one."""
+    """Each reason once, with the codes that clients of 3.1.1 and of 5.0 see where it is one."""
     table = PAGE[PAGE.index("## Reasons") :]
     shown: dict[str, str] = {}
-    for cells in re.findall(r"^\| (`[^|]+) \| ([^|]*) \|", table, re.MULTILINE):
+    for cells in re.findall(r"^\| (`[^|]+) \| ([^|]*) \| ([^|]*) \|", table, re.MULTILINE):
         for reason in re.findall(r"`(\w+)`", cells[0]):
             assert reason not in shown, reason
             shown[reason] = cells[1].strip()
+            if re.fullmatch(r"0x\w\w", cells[2].strip()):
+                assert connack_code5(Reason(reason)) == int(cells[2], 16), reason
     assert shown.keys() == {reason.value for reason in Reason}
     for reason, code in shown.items():
         if code.isdigit():
