@@ -13,6 +13,7 @@ import json
 import secrets
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,6 @@ class RumqttdUpstream(ManagedUpstream):
         super().__init__(capabilities=RUMQTTD, mqtt5="yes", **options)
         self.kept = RetainedStore(max_messages=limits.max_retained_messages, max_bytes=limits.max_retained_bytes)
         self._stopping = False
-        self._of_5: set[str] = set()  # sessions that were last used with 5.0
         self._expiring: dict[str, asyncio.TimerHandle] = {}  # sessions of 5.0, by upstream id
         self._clearing: dict[str, asyncio.Task[None]] = {}
 
@@ -107,15 +107,7 @@ class RumqttdUpstream(ManagedUpstream):
         if (old := self._links.get(upstream_id)) is not None:
             old.close()  # not by a reset: see `rumqttd_link`
             await old.wait_closed()
-        if not clean and hello.level != wire.MQTT_5_0 and upstream_id in self._of_5:
-            # It cannot send what came with properties to a client of 3.1.1, and would end each of its connections.
-            await self.clear_session(upstream_id)
-        link = await super().connect(owner, upstream_id, clean=clean, hello=hello)
-        if hello.level == wire.MQTT_5_0 and not clean:
-            self._of_5.add(upstream_id)
-        else:
-            self._of_5.discard(upstream_id)
-        return link
+        return await super().connect(owner, upstream_id, clean=clean, hello=hello)
 
     async def _connect(  # type: ignore[override]  # every connection, those in the gate's own name too
         self, owner: LinkOwner, upstream_id: str, *, clean: bool, hello: Hello
@@ -127,6 +119,8 @@ class RumqttdUpstream(ManagedUpstream):
             expiry_s=hello.session_expiry_s if hello.level == wire.MQTT_5_0 else None,
             ended=lambda expiry_s: self._left(upstream_id, expiry_s),
         )
+        if hello.level != wire.MQTT_5_0:
+            hello = replace(hello, level=wire.MQTT_5_0, session_expiry_s=0 if clean else NEVER)
         return link.over(await super()._connect(link, upstream_id, clean=clean, hello=hello))
 
     def _left(self, upstream_id: str, expiry_s: int) -> None:

@@ -10,6 +10,8 @@
   order, and it is over when rumqttd has closed its side, which comes after the event.
 * Retained messages are the gate's: they are sent here, with packet ids above those that rumqttd uses.
 
+Every link speaks 5.0, whatever its client does: see `rumqttd_words`.
+
 A session that is idle gets a PINGREQ now and then, as rumqttd takes no keep-alive of 0.
 """
 
@@ -23,6 +25,7 @@ from typing import Final
 import structlog
 
 from broker import wire
+from broker.managed.rumqttd_words import as_3, as_5
 from broker.retained import Retained
 from broker.upstream import Link, LinkOwner
 
@@ -58,7 +61,8 @@ class RumqttdLink:
         self._codec = wire.codec_of(level)
         self._find = retained
         self._legal = wire.legal_first_bytes(level)
-        self._framer = wire.Framer(wire.MAX_REMAINING_LENGTH, level=level)
+        self._framer = wire.Framer(wire.MAX_REMAINING_LENGTH, level=wire.MQTT_5_0)
+        self._translates = level != wire.MQTT_5_0  # for the owner: towards rumqttd every link speaks 5.0
         self._loop = asyncio.get_running_loop()
         self._unacknowledged: deque[int] = deque()  # deliveries, in their order
         self._acknowledged: dict[int, bytes] = {}  # before their turn
@@ -96,7 +100,7 @@ class RumqttdLink:
         while position < len(data):
             end = wire.frame(data, position, wire.MAX_REMAINING_LENGTH, self._legal)
             kind = data[position] & wire.TYPE_MASK
-            if kind != wire.SUBSCRIBE and (kind != wire.PUBLISH or data[position] & 0x04):
+            if self._translates or (kind != wire.SUBSCRIBE and (kind != wire.PUBLISH or data[position] & 0x04)):
                 packet = data[position:end]
                 passed = self._passed(kind, packet)
                 if passed != packet:
@@ -116,7 +120,9 @@ class RumqttdLink:
         if kind == wire.UNSUBSCRIBE:
             asked = self._codec.unsubscribe(packet)
             self._pongs.append(self._codec.encode_unsuback(asked.packet_id, bytes(len(asked.filters))))
-            return packet + wire.PINGREQ_PACKET
+            return self._as_5(packet) + wire.PINGREQ_PACKET
+        if kind == wire.SUBSCRIBE or (kind == wire.PUBLISH and not packet[0] & 0x04):
+            return self._as_5(packet)
         if kind == wire.DISCONNECT:
             if self._expiry_s is not None and (changed := self._codec.disconnect(packet).session_expiry_s) is not None:
                 self._expiry_s = changed
@@ -139,10 +145,13 @@ class RumqttdLink:
             return _in_turn(self._unfinished, self._finished, packet_id, packet)
         elif kind in {wire.PUBACK, wire.PUBREC}:
             return _in_turn(self._unacknowledged, self._acknowledged, packet_id, packet)
-        return packet
+        return self._as_5(packet)
 
     def _answer(self, kind: int, packet_id: int) -> None:
         self._loop.call_soon(self._deliver, self._codec.encode_ack(kind, packet_id))
+
+    def _as_5(self, packet: bytes) -> bytes:
+        return as_5(packet) if self._translates else packet
 
     def pause(self) -> None:
         """Deliver nothing."""
@@ -188,6 +197,9 @@ class RumqttdLink:
                     start = end
                     if kind == wire.PINGRESP and self._pongs:
                         pieces.append(self._pongs.popleft())
+                if self._translates and start != end:
+                    pieces.append(as_3(buffer[position:end]))
+                    start = end
                 position = end
             self._framer.keep(buffer, position)
         except wire.MalformedPacket as error:

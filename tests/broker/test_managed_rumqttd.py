@@ -357,8 +357,8 @@ async def test_a_session_of_5_ends_when_its_time_is_over(upstream, expiry_s, pre
     assert link.session_present is present
 
 
-async def test_a_session_of_5_begins_anew_for_a_client_of_3_1_1(upstream):
-    """rumqttd would end each of its connections over what it has queued with properties."""
+async def test_a_session_of_5_goes_on_for_a_client_of_3_1_1(upstream):
+    """With what it has queued, properties and all, which a link of 3.1.1 would be ended over."""
     owner = Owner()
     hello = Hello(level=wire.MQTT_5_0, session_expiry_s=3600)
     link = await upstream.connect(owner, A, clean=False, hello=hello)
@@ -366,9 +366,10 @@ async def test_a_session_of_5_begins_anew_for_a_client_of_3_1_1(upstream):
     await owner.until(lambda: bool(owner.of(wire.SUBACK)))
     link.close()
     await link.wait_closed()
-    await upstream.publish("x", b"m", qos=1, retain=False)
+    await upstream.publish("x", b"m", qos=1, retain=False, properties=b"\x01\x01")
     link, owner = await connected(upstream, clean=False)
-    assert not link.session_present
+    assert link.session_present
+    assert [message.payload for message in await owner.published(1)] == [b"m"]
     await subscribe(link, owner, ("x", 1))
     assert owner.closed == []
 
