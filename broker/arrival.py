@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from authsvc.core.credentials import ConnectRequest
 from authsvc.core.facts import Refusal
-from authsvc.core.reasons import Reason
+from authsvc.core.reasons import Reason, connack_code5
 from authsvc.core.topics import printable
 from authsvc.sessions import Will
 from broker import wire
@@ -55,8 +55,7 @@ class Arrival:
             self.broke_protocol(problem)
             return
         except UnsupportedProtocol as problem:
-            self._note(Refusal(reason=Reason.PROTOCOL_ERROR, detail=str(problem)), None)
-            connection.leave(problem.answer)
+            self._unsupported(problem)
             return
         connection.terms = Terms(connect, connection.limits, connection.peer_address)
         request = ConnectRequest(
@@ -80,6 +79,17 @@ class Arrival:
         self.early += buffer[end:]
         connection.connect_received(request)
         self.task = connection.gate.admission.begin(connection, request)
+
+    def _unsupported(self, problem: UnsupportedProtocol) -> None:
+        """Leave a client whose protocol is not spoken here; of 5.0 that is known when the broker has been there."""
+        connection = self._connection
+        if problem.is_5_0 and not connection.gate.upstream.reachable:
+            reason = Reason.BROKER_UNAVAILABLE
+            self._note(Refusal(reason=reason, detail="whether the broker speaks MQTT 5.0 is not known"), None)
+            connection.leave(wire.codec_of(wire.MQTT_5_0).encode_connack(connack_code5(reason)))
+            return
+        self._note(Refusal(reason=Reason.PROTOCOL_ERROR, detail=str(problem)), None)
+        connection.leave(problem.answer)
 
     def refused(self, refusal: Refusal, request: ConnectRequest | None) -> None:
         """Answer the CONNECT with the code of the refusal, and leave."""

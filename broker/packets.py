@@ -100,9 +100,14 @@ class UnsupportedProtocol(Exception):  # noqa: N818 - as above
         self.name = name
 
     @property
+    def is_5_0(self) -> bool:
+        """Whether the client speaks MQTT 5.0."""
+        return self.name == "MQTT" and self.level == MQTT_5_0
+
+    @property
     def answer(self) -> bytes:
         """The CONNACK this client understands: MQTT 5.0 reason 0x84 to level 5, else return code 1."""
-        if self.name == "MQTT" and self.level == MQTT_5_0:
+        if self.is_5_0:
             return b"\x20\x03\x00\x84\x00"
         return b"\x20\x02\x00\x01"
 

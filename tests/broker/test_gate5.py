@@ -29,9 +29,11 @@ from broker.properties import (
     USER_PROPERTY,
     encode,
 )
+from broker.tcp import TcpUpstream
 from broker.upstream import Upstream
 from tests.broker.certificates import contexts
 from tests.broker.gate_rig import LEVELS, Rig, rig_on, session_of
+from tests.broker.mosquitto import Mosquitto
 from tests.broker.raw_client import RawClient
 from tests.broker.scripted import OWN
 from tests.broker.upstreams import started
@@ -90,6 +92,23 @@ async def test_a_client_of_5_0_before_a_broker_of_3_1_1_is_told_so(tmp_path: Pat
         assert await client.connect("a", "a", level=wire.MQTT_5_0) == 0x84
         assert await client.closed()
         assert rig.service.admissions == 0
+
+
+async def test_a_client_of_5_0_before_a_broker_that_was_never_seen_may_come_back(tmp_path: Path) -> None:
+    """Whether it speaks 5.0 is not known yet: 0x88, not 0x84, which says never."""
+    mosquitto = Mosquitto(tmp_path)
+    upstream = TcpUpstream(path=mosquitto.path)
+    await upstream.start()
+    async with rig_on(upstream, level=wire.MQTT_5_0) as rig:
+        assert await (await rig.open()).connect("a", "a") == 0x88
+        assert await (await rig.open()).connect("a", "a", level=wire.MQTT_3_1_1) == 3
+        await mosquitto.start()
+        async with asyncio.timeout(10):
+            while not upstream.reachable:
+                await asyncio.sleep(0.01)
+        assert await (await rig.open()).connect("a", "a") == 0
+    await upstream.stop()
+    await mosquitto.stop()
 
 
 @pytest.mark.parametrize(
