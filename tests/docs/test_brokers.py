@@ -1,4 +1,4 @@
-"""The pages of the brokers are alike: what cannot be kept comes first, and what they set up is what the program prints."""
+"""The pages of the brokers are alike: what cannot be kept comes first; what they set up is what the program prints."""
 
 from __future__ import annotations
 
