@@ -36,19 +36,27 @@ class LazyLink:
     """A session of the broker behind that is opened when it is needed (`broker.upstream.Link`).
 
     `connack` is what the broker is known to answer, `connect` opens the session for the owner, `within_s` is its time.
+    `decided` is told when the link is to be opened, or never will be.
     """
 
     session_present: bool = False
     used: bool = False  # once anything was to be said to the broker
 
     def __init__(
-        self, owner: LinkOwner, connack: Connack, connect: Callable[[], Awaitable[Link]], *, within_s: float
+        self,
+        owner: LinkOwner,
+        connack: Connack,
+        connect: Callable[[], Awaitable[Link]],
+        *,
+        within_s: float,
+        decided: Callable[[LazyLink], None],
     ) -> None:
         self.connack = connack
         self.write: _Write = self._keep  # the opened link's own from then on
         self._owner = owner
         self._connect = connect
         self._within_s = within_s
+        self._decided = decided
         self._kept: list[bytes] = []
         self._size = 0
         self._holds = False  # the client, because enough is kept
@@ -63,6 +71,7 @@ class LazyLink:
             return
         if self._opening is None:
             self.used = True
+            self._decided(self)
             self._opening = asyncio.get_running_loop().create_task(self._open(), name="opening upstream")
         self._kept.append(data)
         self._size += len(data)
@@ -123,13 +132,13 @@ class LazyLink:
             self._ended(None)
         self._leaving = True
 
-    def abort(self) -> None:
+    def abort(self, error: Exception | None = None) -> None:
         """End now: what is kept is dropped."""
         self._leaving = True
         if self._link is not None:
             self._link.abort()
         elif self._opening is None:
-            self._ended(None)
+            self._ended(error)
         else:
             self._opening.cancel()
             self._ended(None)  # a task that never ran would not
@@ -147,6 +156,7 @@ class LazyLink:
         self._kept.clear()
         if not self._closed:
             self._closed = True
+            self._decided(self)
             self._owner.upstream_closed(error)
 
 

@@ -174,10 +174,14 @@ class ServiceConnection:
         ping_interval_s: float,
         answer_within_s: float,
         connected: Callable[[], Awaitable[None]],
+        lost: Callable[[], None],
     ) -> None:
-        """`connect` opens a clean session of that id; `connected` is awaited each time one is open."""
+        """`connect` opens a clean session of that id; `connected` is awaited each time one is open, and `lost` called
+        each time the broker has ended it.
+        """
         self._connect = connect
         self._connected = connected
+        self._lost = lost
         self._address = address
         self._again = asyncio.Event()
         self._interval_s = ping_interval_s
@@ -257,5 +261,7 @@ class ServiceConnection:
             except UpstreamUnavailable:
                 break
         log.warning("upstream_lost", address=self._address())
+        if talk.ended.is_set():
+            self._lost()
         if talk.link is not None:
             talk.link.abort()

@@ -69,12 +69,15 @@ class TcpUpstream:
         self._links: dict[str, TcpLink] = {}
         self._opening = asyncio.Semaphore(opens_at_once)
         self._connack5: wire.Connack | None = None  # what the broker last said of itself in 5.0
+        self._postponed: set[LazyLink] = set()  # those that nothing was written to
+        self._opens = True  # whether the last link that was opened could be
         self._service = ServiceConnection(
             self._connect_service,
             lambda: self.address,
             ping_interval_s=ping_interval_s,
             answer_within_s=connect_timeout_s,
             connected=self._ask_mqtt5,
+            lost=self._end_postponed,
         )
         self._publishers = {
             level: Publisher(self._connect_publisher, level, answer_within_s=connect_timeout_s)
@@ -100,6 +103,7 @@ class TcpUpstream:
         for publisher in self._publishers.values():
             await publisher.stop()
         await self._service.stop()
+        self._end_postponed()
         links = list(self._links.values())
         for link in links:
             link.abort()
@@ -119,13 +123,21 @@ class TcpUpstream:
     def postponed(self, owner: LinkOwner, upstream_id: str, *, hello: Hello = HELLO) -> Link | None:
         """Return a link that connects when it is first written to, or None where that is not possible."""
         connack = self._connack5 if hello.level == wire.MQTT_5_0 else CONNACK
-        if connack is None or not self._service.up or hello.request_response_information:
+        if connack is None or not (self._service.up and self._opens) or hello.request_response_information:
             return None
 
         def connect() -> Awaitable[Link]:
             return self.connect(owner, upstream_id, clean=True, hello=hello)
 
-        return LazyLink(owner, connack, connect, within_s=self._timeout_s)
+        within_s = 2 * self._timeout_s  # its turn, then the opening
+        link = LazyLink(owner, connack, connect, within_s=within_s, decided=self._postponed.discard)
+        self._postponed.add(link)
+        return link
+
+    def _end_postponed(self) -> None:
+        """The broker has gone, and with it all sessions: also those that it had not heard of yet."""
+        for link in list(self._postponed):
+            link.abort(UpstreamUnavailable("the broker went away"))
 
     def _raise_if_away(self) -> None:
         if self._service.away:
@@ -153,6 +165,7 @@ class TcpUpstream:
                 code = (await link.answer).code
             answered = True
         except OSError as error:  # TimeoutError and TLS among them
+            self._opens = False
             raise UpstreamUnavailable(f"no broker at `{dial.address}`: {error or 'no answer in time'}") from error
         finally:
             if not connected:
@@ -169,6 +182,7 @@ class TcpUpstream:
             and not hello.request_response_information
         ):
             self._connack5 = link.connack  # the same for every such session
+        self._opens = True
         link.opened()
         return link
 

@@ -135,6 +135,11 @@ async def test_a_link_that_cannot_be_opened_ends_with_the_reason(mosquitto, upst
     assert isinstance(await owner.ended(), UpstreamUnavailable)
     await link.wait_closed()
     assert len(owner.closed) == 1
+    assert upstream.reachable, "it is the failure itself that counts, and not the next ping"
+    assert upstream.postponed(Owner(), A) is None
+    mosquitto.thaw()
+    await connected(upstream, B)
+    assert upstream.postponed(Owner(), A) is not None
 
 
 async def test_nothing_is_postponed_where_the_answer_is_not_known(mosquitto, upstream):
@@ -150,6 +155,17 @@ async def test_nothing_is_postponed_where_the_answer_is_not_known(mosquitto, ups
     assert silent.postponed(Owner(), A, hello=five).connack == link.connack
     await silent.stop()
     assert silent.postponed(Owner(), A) is None
+
+
+async def test_sessions_without_a_link_end_with_the_broker(mosquitto, upstream):
+    """As those that have one: nobody stays connected to a broker that has gone, and nobody new gets in."""
+    async with rig_on(upstream) as rig:
+        quiet = [await rig.client(thing) for thing in ("a", "b")]
+        await mosquitto.stop()
+        assert [await client.closed() for client in quiet] == [True, True]
+        assert rig.service.sessions.ended[Reason.BROKER_UNAVAILABLE] == 2
+        assert await (await rig.open()).connect("a", "a") == 3
+        assert not upstream._postponed
 
 
 async def test_a_broker_that_says_something_else_by_now_ends_the_session(upstream):

@@ -67,7 +67,7 @@ async def test_a_frozen_broker_delays_no_revocation_and_no_end(behind: Behind) -
     answered = time.perf_counter()
     assert await asyncio.wait_for(members[0].closed, 1) - answered < 0.1
     began = time.perf_counter()
-    assert codes(await join(process.address, [Login("t1", behind.app, "other")])) == [UNAVAILABLE]
+    assert codes(await join(process.address, [Login("t1", behind.app, "other", clean=False)])) == [UNAVAILABLE]
     assert time.perf_counter() - began < 2
     assert not any(member.closed.done() for member in members[1:])
     assert await process.terminate() < 5
