@@ -103,7 +103,7 @@ class ChangeFeed:
     ) -> None:
         self.position = 0
         self._store = store
-        self._appliers = tuple(appliers)
+        self._appliers = list(appliers)
         self._follower = follower
         self._monotonic = monotonic
         self._touched = Touched()
@@ -123,6 +123,10 @@ class ChangeFeed:
         """Return the position up to which everything is applied: caches, sets, grants, sessions."""
         unfinished = self._follower.unfinished
         return self.position if unfinished is None else min(self.position, unfinished - 1)
+
+    def follow(self, applier: Applier) -> None:
+        """Have the applier take every change from now on, after those that were there before it."""
+        self._appliers.append(applier)
 
     async def start(self) -> None:
         """Take up position at the end of the feed. Raises StoreUnavailable."""

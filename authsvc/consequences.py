@@ -67,6 +67,14 @@ TABLE: dict[tuple[Kind, str], End | str] = {
 }
 
 
+def wipes(change: Change) -> bool:
+    """Return whether the change ends the sessions that rest on its record with all that is kept for them."""
+    if change.name.kind is Kind.SECRET:
+        return change.op != "created" and bool(change.detail.get("wiped", True))
+    effect = TABLE.get((change.name.kind, change.op))
+    return isinstance(effect, End) and (effect.will is Will.NEVER or effect.reason is Reason.KICKED)
+
+
 class Consequences:
     """Collects what changes mean for the sessions that are open now, and does it in fair slices.
 

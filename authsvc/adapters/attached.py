@@ -26,9 +26,10 @@ from authsvc.adapters.held import digest
 from authsvc.adapters.kicks import Kicks
 from authsvc.adapters.management import Management
 from authsvc.adapters.rows import Rows
+from authsvc.adapters.subscribed import Subscribed
 from authsvc.core.credentials import ConnectRequest
 from authsvc.core.errors import StoreUnavailable
-from authsvc.core.facts import Refusal
+from authsvc.core.facts import KeySet, Refusal
 from authsvc.core.policy import Action, Decision, Grant
 from authsvc.core.reasons import Reason
 from authsvc.core.tokens import redacted
@@ -63,7 +64,11 @@ class Attached:
         self.rows = Rows(service.store, config.name)
         self.kicks = None if management is None else Kicks(self.name, management, lock=self.lock, done=self._kicked)
         self._connections: dict[str, HookConnection] = {}
+        self.subscribed = Subscribed()  # where a change of a set can take rights that the broker goes on using
+        if self.kicks is not None and adapter.swap == "kick":
+            service.sets.watch(self._set_changed)
         self.following = Following(self)
+        service.feed.follow(self.following)
         self.claims = Claims(self)
 
     # --- for adapters ------------------------------------------------------------------------------------------
@@ -105,7 +110,10 @@ class Attached:
             decision = session.grant.decide(
                 action, topic, qos=qos, retain=retain, deliveries_checked=self.deliveries_checked
             )
-        if not decision.allowed and connection.may_record():
+        if decision.allowed:
+            if action is Action.SUBSCRIBE and not self.deliveries_checked:
+                self.subscribed.granted(client_id, session.grant, topic)
+        elif connection.may_record():
             self.service.denied(session, action.value, topic, decision)
         return decision
 
@@ -126,6 +134,7 @@ class Attached:
                 self.rows.left(client_id, now_us=self.service.now_us())
             elif self.kicks is None or not self.kicks.owes(client_id):
                 self.rows.forget(client_id)
+                self.subscribed.forget(client_id)
 
     # --- for the registry, through HookConnection ----------------------------------------------------------------
 
@@ -160,11 +169,24 @@ class Attached:
             self.service.sessions.end(session, Reason.KICKED, Will.SEND)
             return
         connection.held = grant
+        self.subscribed.opened(connection.client_id, grant)
         if self.adapter.push is not None:
             self.adapter.push(self, session)
         row = self.rows.get(connection.client_id)
         if row is not None and self.adapter.same(held, grant):
             self.rows.put(replace(row, held=digest(grant), ground=grant.ground))
+
+    def wipe(self, client_id: str) -> None:
+        """Have the broker end the client's connection, and wipe what it keeps for it, by whatever it was allowed."""
+        session = self.session(client_id)
+        if session is not None:
+            self.service.sessions.end(session, Reason.KICKED, Will.SEND)
+        elif self.kicks is not None:
+            self.kicks.add(client_id, wipe=True)
+
+    def _set_changed(self, keys: KeySet) -> None:
+        for client_id in self.subscribed.lost(keys):
+            self.wipe(client_id)
 
     # --- life ------------------------------------------------------------------------------------------------------
 
@@ -253,6 +275,7 @@ class Attached:
         if session is not None:
             connection.session = session
             self._connections[admitted.client_id] = connection
+            self.subscribed.opened(admitted.client_id, admitted.grant)
         return session
 
     def _row_of(self, admitted: Admitted, request: ConnectRequest, peer: str) -> AttachedSession:
@@ -293,6 +316,7 @@ class Attached:
             return
         if wiped:
             self.rows.forget(client_id)
+            self.subscribed.forget(client_id)
         else:
             self.rows.left(client_id, now_us=self.service.now_us())
 

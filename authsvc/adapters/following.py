@@ -11,8 +11,9 @@ import structlog
 from authsvc.adapters.held import digest
 from authsvc.adapters.management import ManagementUnavailable
 from authsvc.adapters.restoring import admitted_again
+from authsvc.consequences import wipes
 from authsvc.core.errors import StoreUnavailable
-from authsvc.core.facts import Refusal
+from authsvc.core.facts import Change, Kind, Refusal
 from authsvc.core.reasons import Reason
 from authsvc.sessions import Session
 from authsvc.store.attached import AttachedSession
@@ -46,6 +47,8 @@ class Following:
         """
         rows = self._attached.rows
         await rows.load()
+        for row in rows:
+            self._attached.subscribed.restored(row.client_id)
         here = await self._clients(LIST_AT_START_S)
         await self._restore_all([row for row in rows if row.gone_us is None or (here and row.client_id in here)])
 
@@ -72,6 +75,26 @@ class Following:
             lost = [row for row in attached.rows if row.client_id in here and attached.session(row.client_id) is None]
             await self._restore_all(lost)
         attached.rows.forget_gone_before(now_us - int(attached.config.hold_s * 1_000_000))
+        attached.subscribed.keep_only(attached.rows)
+
+    def apply(self, change: Change) -> None:
+        """Have wiped what the broker keeps for clients that are away and whose sessions the change ends for good.
+
+        The sessions that are open are ended by `authsvc.consequences`, which the feed tells after this.
+        """
+        attached = self._attached
+        if attached.kicks is None or not wipes(change):
+            return
+        kind, tenant, key = change.name
+        if kind is Kind.THING:
+            rows = attached.rows.of(f"thing/{tenant}/{key}")
+        elif kind is Kind.TENANT:
+            rows = [row for row in attached.rows if row.tenant == key]
+        else:
+            rows = [row for row in attached.rows if row.tenant == tenant and key in (row.token_id, row.secret_id)]
+        for row in rows:
+            if attached.session(row.client_id) is None:
+                attached.wipe(row.client_id)
 
     async def run(self) -> None:
         """Write what the rows owe, restore what could not be, and sweep, for ever; owned by the caller's task group."""

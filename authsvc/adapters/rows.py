@@ -22,7 +22,9 @@ class Rows:
         self._store = store
         self._broker = broker
         self._rows: dict[str, AttachedSession] = {}
+        self._of: dict[str, set[str]] = {}  # client ids by principal
         self._owed: dict[str, AttachedSession | None] = {}  # what the store does not know yet
+        self._only_left: set[str] = set()  # client ids of which it knows all but that they are not connected
         self._freed: dict[str, str] = {}  # client ids that the store does not know to be free -> whose they were
         self._keeping: set[str] = set()  # client ids whose rows are being written by `keep`
         self._flushing: set[str] = set()  # and by `flush`
@@ -37,11 +39,16 @@ class Rows:
     async def load(self) -> None:
         """Read what is remembered. Raises StoreUnavailable."""
         rows = await self._store.attached_sessions.all(self._broker)
-        self._rows = {row.client_id: row for row in rows}
+        for row in rows:
+            self._set(row)
 
     def get(self, client_id: str) -> AttachedSession | None:
         """Return the client id's row."""
         return self._rows.get(client_id)
+
+    def of(self, principal: str) -> list[AttachedSession]:
+        """Return the rows of the principal."""
+        return [self._rows[client_id] for client_id in self._of.get(principal, ())]
 
     async def keep(self, row: AttachedSession) -> bool:
         """Have the row stand, before the broker is answered; False: what it rests on has ended meanwhile.
@@ -53,9 +60,10 @@ class Rows:
         if former is not None and _comes_back(former, row):
             if former.gone_us is None:
                 return True
-            if row.client_id in self._owed:  # it left and came back before anybody was told
-                self._owed.pop(row.client_id)
-                self._rows[row.client_id] = replace(former, gone_us=None)
+            if row.client_id in self._only_left:  # it left and came back before anybody was told
+                self._only_left.discard(row.client_id)
+                self._owed.pop(row.client_id, None)
+                self._set(replace(former, gone_us=None))
                 return True
         while row.client_id in self._flushing:  # or what it writes would come after this
             await self._flushed.wait()
@@ -64,32 +72,39 @@ class Rows:
             whose = self._freed.get(row.client_id, "") if former is None else former.principal
             written = await self._store.attached_sessions.keep(row, former=whose)
         except StoreReadOnly:
-            self._owed[row.client_id] = row
+            self._owe(row.client_id, row)
         else:
             if not written.value:
                 return False
             self._owed.pop(row.client_id, None)
+            self._only_left.discard(row.client_id)
             self._freed.pop(row.client_id, None)
         finally:
             self._keeping.discard(row.client_id)
-        self._rows[row.client_id] = row
+        self._set(row)
         return True
 
     def put(self, row: AttachedSession) -> None:
         """Have the row stand; the store follows."""
-        self._rows[row.client_id] = self._owed[row.client_id] = row
+        self._set(row)
+        self._owe(row.client_id, row)
 
     def left(self, client_id: str, *, now_us: int) -> None:
         """Note that the client is not connected any more; its client id stays its principal's. The store follows."""
         row = self._rows.get(client_id)
-        if row is not None and row.gone_us is None:
-            self.put(replace(row, gone_us=now_us))
+        if row is None or row.gone_us is not None:
+            return
+        known = all(client_id not in ids for ids in (self._owed, self._flushing, self._keeping))
+        self.put(replace(row, gone_us=now_us))
+        if known:
+            self._only_left.add(client_id)
 
     def forget(self, client_id: str) -> None:
         """Free the client id: the broker keeps nothing of it. The store follows."""
         row = self._rows.pop(client_id, None)
         if row is not None:
-            self._owed[client_id] = None
+            self._unlist(row)
+            self._owe(client_id, None)
             self._freed.setdefault(client_id, row.principal)
 
     def forget_gone_before(self, before_us: int) -> None:
@@ -105,6 +120,7 @@ class Rows:
             return
         for client_id in owed:
             del self._owed[client_id]
+        self._only_left -= owed.keys()
         self._flushing = set(owed)
         self._flushed.clear()
         try:
@@ -117,6 +133,24 @@ class Rows:
         finally:
             self._flushing = set()
             self._flushed.set()
+
+    def _owe(self, client_id: str, row: AttachedSession | None) -> None:
+        self._owed[client_id] = row
+        self._only_left.discard(client_id)
+
+    def _set(self, row: AttachedSession) -> None:
+        former = self._rows.get(row.client_id)
+        if former is not None:
+            self._unlist(former)
+        self._rows[row.client_id] = row
+        self._of.setdefault(row.principal, set()).add(row.client_id)
+
+    def _unlist(self, row: AttachedSession) -> None:
+        listed = self._of.get(row.principal)
+        if listed is not None:
+            listed.discard(row.client_id)
+            if not listed:
+                del self._of[row.principal]
 
 
 def _comes_back(former: AttachedSession, row: AttachedSession) -> bool:
