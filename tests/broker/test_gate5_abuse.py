@@ -49,6 +49,18 @@ async def test_short_packets_that_stand_for_long_ones_wait_for_the_broker(rig: R
     await a.ping()
 
 
+async def test_what_aliases_stand_for_is_bounded(rig: Rig) -> None:
+    """Ten topics of 60 KB would be kept for each of ten thousand connections; short ones go on as long as they like."""
+    a = await rig.client("a")
+    for number in range(1, 11):
+        for turn in range(20):
+            section = encode([(TOPIC_ALIAS, number)])
+            assert await a.publish(f"t/g/a/{turn}" + "x" * 5_000, b"", qos=1, properties=section) < 0x80
+    await a.send(V5.encode_publish("t/g/a/" + "x" * 30_000, b"", properties=encode([(TOPIC_ALIAS, 1)])))
+    assert await a.closed()
+    assert a.disconnect_reason == wire.reason_codes.QUOTA_EXCEEDED
+
+
 def waiting(topic: str, qos: int, properties: bytes) -> WillMessage:
     return WillMessage(topic=topic, payload=b"w", qos=qos, retain=False, delay_s=1, properties=properties)
 
