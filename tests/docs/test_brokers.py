@@ -53,7 +53,7 @@ def test_the_settings_of_a_page_are_those_that_the_command_prints(name: str) -> 
     assert printing.removesuffix(" --settings") in lines, "the broker's side is printed with the same options"
     printed = CliRunner().invoke(app, shlex.split(printing)[1:])
     assert printed.output == blocks(page, "toml")[0]
-    (made,) = re.findall(r"/dev/stdin (\S+)$", page, re.MULTILINE)
+    made = re.findall(r"/dev/stdin (\S+)$", page, re.MULTILINE)[0]
     assert f'secret_file = "{made}"' in printed.output
 
 
