@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable
 
-from tests.bench import admission, connections, decisions, filters, latency, load, memory, traffic
+from tests.bench import admission, connections, connector, decisions, filters, hooks, latency, load, memory, traffic
 from tests.bench.table import HEAD, Row
 
 BENCHMARKS: dict[str, Callable[[int], Iterable[Row]]] = {  # each takes the number of paired rounds
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[int], Iterable[Row]]] = {  # each takes the numb
     "reconnect": connections.reconnect,
     "latency": latency.added,
     "bad_logins": latency.bad_logins,
+    "hooks": hooks.hooks,
     "memory": memory.run,
     "scale": admission.scale,
 }
@@ -38,7 +39,7 @@ def main() -> None:
     if unknown := [name for name in chosen if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(f'`{name}`' for name in unknown)}; there are {', '.join(BENCHMARKS)}")
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.2f} before")
-    print(f"generator alone: {load.ceiling():,.0f} messages/s\n")
+    print(f"generator alone: {load.ceiling():,.0f} messages/s, {connector.ceiling():,.0f} connections/s\n")
     print(HEAD)
     for name in chosen:
         for row in BENCHMARKS[name](rounds):

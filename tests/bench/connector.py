@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from tests.bench.load import Login
 
@@ -59,6 +64,29 @@ def connect(address: tuple[str, int], logins: Sequence[Login], *, at_once: int =
         p99=float(p99) / 1e6,
         longest=float(longest) / 1e6,
     )
+
+
+def ceiling(count: int = 5_000) -> float:
+    """Return connections a second of the generator where a CONNACK costs nothing: one fixed answer, by a bare loop."""
+    packets = [Login(client_id=f"c{n}") for n in range(count)]
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
+        child = os.fork()
+        if child == 0:
+            _answer_for_ever(listening)
+        try:
+            return connect(listening.getsockname(), packets).rate
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _answer_for_ever(listening: socket.socket) -> NoReturn:
+    """Accept, read once, answer CONNACK 0, close; in a process of its own that is killed."""
+    while True:
+        sock, _ = listening.accept()
+        with sock, contextlib.suppress(OSError):
+            sock.recv(4_096)
+            sock.sendall(b"\x20\x02\x00\x00")
 
 
 @functools.cache

@@ -131,6 +131,14 @@ def stock_amqtt(plugin: str = "") -> Iterator[Address]:
         yield ("127.0.0.1", port)
 
 
+@contextlib.contextmanager
+def empty_route() -> Iterator[Address]:
+    """The web stack of the hooks with a route that does nothing."""
+    port = free_port()
+    with _process([sys.executable, "-m", "tests.bench.empty_route", str(port)], port):
+        yield ("127.0.0.1", port)
+
+
 @dataclass(slots=True)
 class Service:
     """A running authsvc: where it listens, and a small client for its API."""
@@ -153,8 +161,10 @@ class Service:
 
 
 @contextlib.contextmanager
-def authsvc(*, upstream: Address | None = None, data: Path | None = None) -> Iterator[Service]:
-    """`authsvc up` with the embedded broker, or before `upstream`."""
+def authsvc(
+    *, upstream: Address | None = None, data: Path | None = None, env: Mapping[str, str] | None = None
+) -> Iterator[Service]:
+    """`authsvc up` with the embedded broker, or before `upstream`; `env` holds more settings."""
     from authsvc.core import tokens
     from authsvc.core.facts import TokenKind
 
@@ -166,7 +176,7 @@ def authsvc(*, upstream: Address | None = None, data: Path | None = None) -> Ite
         if upstream:
             command += ["--upstream", f"{upstream[0]}:{upstream[1]}"]
         # The others log errors or nothing: a line for each session would be compared with no line.
-        with _process(command, mqtt, env={ADMIN: token, "AUTHSVC__LOG__LEVEL": "warning"}) as pid:
+        with _process(command, mqtt, env={ADMIN: token, "AUTHSVC__LOG__LEVEL": "warning", **(env or {})}) as pid:
             service = Service(("127.0.0.1", mqtt), f"http://127.0.0.1:{http}", pid, token)
             deadline = time.monotonic() + 10
             while True:
