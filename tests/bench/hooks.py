@@ -75,7 +75,7 @@ def rate(port: int, requests: Sequence[bytes], *, answers: int = ANSWERS) -> flo
                 raise TimeoutError(f"no progress at {done} of {answers} answers")
             for key, _ in ready:
                 one, answer = key.fileobj, key.data
-                assert isinstance(one, oneet.oneet)
+                assert isinstance(one, socket.socket)
                 more = one.recv(65_536)
                 answer += more
                 if not more or not answer.startswith(b"HTTP/1.1 200"):
