@@ -194,10 +194,10 @@ class Service:
             log.info(
                 "denied",
                 tenant=session.tenant,
-                client_id=session.client_id,
+                client_id=record.client_id,
                 thing=session.thing,
                 action=record.action,
-                topic=topic,
+                topic=record.topic,  # cut, and without what looks like a token: clients choose it
                 reason=decision.reason.value,
                 rule=decision.rule,
             )
@@ -219,9 +219,9 @@ class Service:
             log.info(
                 "connect_refused",
                 reason=refusal.reason.value,
-                detail=refusal.detail,
+                detail=record.detail,
                 peer=peer,
-                client_id=client_id,
+                client_id=record.client_id,
                 tenant=attempt.tenant,
                 thing=attempt.thing,
                 token=attempt.prefix,

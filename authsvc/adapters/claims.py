@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from authsvc.adapters.attached import Attached
 
 ASK_S: Final = 2.0  # how long a CONNECT waits for the broker's word on whether it keeps a client id
+MOST_HELD: Final = 10_000  # client ids of one principal at one broker
 MOST_ASKED: Final = 1_000  # client ids that are being asked about, and that were found free, each
 
 _TAKEN: Final = Refusal(reason=Reason.CLIENT_ID_TAKEN, detail="the client id is another principal's at this broker")
@@ -31,6 +32,9 @@ _ENDING: Final = Refusal(
 )
 _NOT_WIPED: Final = Refusal(
     reason=Reason.BROKER_UNAVAILABLE, detail="the broker does not wipe what it keeps from before"
+)
+_TOO_MANY: Final = Refusal(
+    reason=Reason.SESSION_LIMIT, detail=f"the principal has {MOST_HELD} client ids in use at this broker"
 )
 
 
@@ -49,6 +53,10 @@ class Claims:
         row = self._attached.rows.get(client_id)
         if row is not None and row.principal != principal and not await self._is_free(row):
             return _TAKEN
+        if row is None and self._attached.rows.number_of(principal) >= MOST_HELD:
+            refusal = self._make_room(principal)
+            if refusal is not None:
+                return refusal
         return self.must_wait(client_id)
 
     def must_wait(self, client_id: str) -> Refusal | None:
@@ -57,6 +65,24 @@ class Claims:
         if self._in_turn and kicks is not None and kicks.blocks(client_id):
             kicks.hurry(client_id)
             return _ENDING
+        return None
+
+    def _make_room(self, principal: str) -> Refusal | None:
+        """Give up the oldest client id of a principal that has too many; nobody else's is touched."""
+        attached = self._attached
+        row = attached.rows.oldest(principal, gone=True)
+        if row is not None and attached.rows.number_of(principal) < 2 * MOST_HELD:
+            attached.wipe(row.client_id)  # it is given up when the broker has
+            if attached.kicks is None:
+                attached.rows.forget(row.client_id)
+            return None
+        row = attached.rows.oldest(principal, gone=False)
+        if row is None or attached.management is not None:
+            return _TOO_MANY
+        session = attached.session(row.client_id)  # no such broker says that a client left
+        if session is not None:
+            attached.closed(session, Reason.SESSION_LIMIT)
+        attached.rows.forget(row.client_id)
         return None
 
     async def claim(self, admitted: Admitted) -> Refusal | None:

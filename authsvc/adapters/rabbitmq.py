@@ -191,7 +191,7 @@ def _who(attached: Attached, request: HookRequest, *, prefix: str = "") -> tuple
     if session is None or not isinstance(session.connection, HookConnection):
         return None, None
     if session.connection.username != username:
-        attached.service.denied(session, "login", f"user {username}", _NOT_SAID)
+        attached.service.denied(session, "login", "another user name", _NOT_SAID)  # it may be of another tenant
         return None, None
     return session, None
 

@@ -90,12 +90,12 @@ class Hooks:
         if route is None:
             return Problem(404, "not_found", "there is nothing at this path").response()
         attached, callers, path, hook = route
+        headers, content_types = _headers(scope)
+        if not callers.admit(headers):  # first: a stranger has nothing written but the one record
+            return self._wrong_caller(attached, scope)
         if scope["method"] not in hook.methods:
             log.warning("hook_method_refused", broker=attached.name, path=path, method=scope["method"])
             return Problem(405, "method_not_allowed", "this path does not take this method").response()
-        headers, content_types = _headers(scope)
-        if not callers.admit(headers):
-            return self._wrong_caller(attached, scope)
         try:
             body = await _body_in_time(receive)
             raw_form = hook.fields if hook.raw_form else None

@@ -22,7 +22,7 @@ class Rows:
         self._store = store
         self._broker = broker
         self._rows: dict[str, AttachedSession] = {}
-        self._of: dict[str, set[str]] = {}  # client ids by principal
+        self._of: dict[str, dict[str, None]] = {}  # client ids by principal, the oldest first
         self._owed: dict[str, AttachedSession | None] = {}  # what the store does not know yet
         self._only_left: set[str] = set()  # client ids of which it knows all but that they are not connected
         self._freed: dict[str, str] = {}  # client ids that the store does not know to be free -> whose they were
@@ -49,6 +49,18 @@ class Rows:
     def of(self, principal: str) -> list[AttachedSession]:
         """Return the rows of the principal."""
         return [self._rows[client_id] for client_id in self._of.get(principal, ())]
+
+    def number_of(self, principal: str) -> int:
+        """Return how many client ids are the principal's."""
+        return len(self._of.get(principal, ()))
+
+    def oldest(self, principal: str, *, gone: bool) -> AttachedSession | None:
+        """Return the principal's oldest row, of those that are connected as far as is known, or of the others."""
+        for client_id in self._of.get(principal, ()):
+            row = self._rows[client_id]
+            if (row.gone_us is not None) is gone:
+                return row
+        return None
 
     async def keep(self, row: AttachedSession) -> bool:
         """Have the row stand, before the broker is answered; False: what it rests on has ended meanwhile.
@@ -140,15 +152,15 @@ class Rows:
 
     def _set(self, row: AttachedSession) -> None:
         former = self._rows.get(row.client_id)
-        if former is not None:
+        if former is not None and former.principal != row.principal:
             self._unlist(former)
         self._rows[row.client_id] = row
-        self._of.setdefault(row.principal, set()).add(row.client_id)
+        self._of.setdefault(row.principal, {})[row.client_id] = None
 
     def _unlist(self, row: AttachedSession) -> None:
         listed = self._of.get(row.principal)
         if listed is not None:
-            listed.discard(row.client_id)
+            listed.pop(row.client_id, None)
             if not listed:
                 del self._of[row.principal]
 

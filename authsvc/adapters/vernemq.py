@@ -183,7 +183,7 @@ def _session(attached: Attached, request: HookRequest) -> Session | None:
     if session is None or not isinstance(session.connection, HookConnection):
         return None
     if session.connection.username != (request.optional_text("username") or ""):
-        attached.service.denied(session, "login", f"user {request.text('username', '')}", _NOT_SAID)
+        attached.service.denied(session, "login", "another user name", _NOT_SAID)  # it may be of another tenant
         return None
     return session
 

@@ -1,7 +1,8 @@
 """A uvicorn server for the application, to be run as a task inside the loop that the rest of the service lives in.
 
 llhttp refuses a request that carries both Content-Length and Transfer-Encoding. What uvicorn does not bound with
-httptools, the size of a request's head and the time that a client takes for it, `BoundedProtocol` does.
+httptools, the size of a request's head and the time that a client takes for it, and for a body that nobody reads,
+`BoundedProtocol` does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers; an honest one is under 2 KiB
 HEAD_TIMEOUT_S = 10  # from the connection, or the first byte of a further request, to the end of the head
+TAIL_TIMEOUT_S = 5  # from an answer to the end of the body that it did not wait for
 KEEP_ALIVE_S = 20  # an idle connection is closed after it: later than clients do (httpx: 5 s), or requests get lost
 MAX_CONCURRENCY = 512  # connections and tasks, each; beyond it uvicorn answers 503
 GRACEFUL_SHUTDOWN_S = 3  # within the five seconds that a clean end may take
@@ -33,6 +35,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._tail_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -40,6 +43,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
+        self._end_tail()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -62,6 +66,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._end_head()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._end_tail()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and self._tail_timer is None:
+            # Refused before it was read, for want of a secret say: what still comes must not hold the connection.
+            self._tail_timer = self.loop.call_later(TAIL_TIMEOUT_S, self.transport.close)
+
+    def _end_tail(self) -> None:
+        if self._tail_timer is not None:
+            self._tail_timer.cancel()
+            self._tail_timer = None
 
     def _begin_head(self) -> None:
         self._in_head = True

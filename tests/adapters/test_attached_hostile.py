@@ -7,11 +7,12 @@ import asyncio
 import httpx
 import pytest
 
-from authsvc.adapters import kicks
+from authsvc.adapters import claims, kicks
 from authsvc.adapters.adapter import AttachedConfig
 from authsvc.adapters.management import ManagementUnavailable
 from authsvc.adapters.rabbitmq_management import RabbitManagement
-from tests.adapters.conftest import HookWorld
+from authsvc.core.reasons import Reason
+from tests.adapters.conftest import SECRET, HookWorld
 from tests.service.conftest import T
 
 LISTS = {
@@ -114,6 +115,60 @@ async def test_a_revoke_while_the_next_row_is_written_wipes_before_the_answer(ho
     assert len(hooked.rest.kicks) == 1
     assert hooked.attached().session("c1") is not None
     assert hooked.attached().rows.get("c1") is not None
+
+
+# --- more client ids than anybody needs ------------------------------------------------------------------------------
+
+
+async def _leaves(world: HookWorld, client_id: str) -> None:
+    world.rest.connected.discard(client_id)
+    world.rest.kept.add(client_id)
+    session = world.attached().session(client_id)
+    await world.attached().gone(client_id, keeps_session=True, session_id=session.id)
+
+
+async def test_the_oldest_client_id_of_who_has_too_many_is_given_up(
+    hooked: HookWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fresh one with each connection would fill memory and store; nobody else's is touched."""
+    monkeypatch.setattr(claims, "MOST_HELD", 5)
+    _, many = await hooked.ground_token("default")
+    _, other = await hooked.ground_token("default")
+    await hooked.authn(other, client_id="other")
+    await _leaves(hooked, "other")
+    for number in range(20):
+        assert (await hooked.authn(many, client_id=f"m{number}"))["result"] == "allow"
+        await _leaves(hooked, f"m{number}")
+        await hooked.until(lambda: not len(hooked.attached().kicks))
+    assert len(hooked.attached().rows) == 6
+    assert hooked.attached().rows.get("other") is not None
+    assert "other" not in hooked.rest.kicked_ids()
+
+
+async def test_who_has_too_many_clients_connected_gets_no_more(
+    hooked: HookWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody who is connected makes room; the refusal has its reason."""
+    monkeypatch.setattr(claims, "MOST_HELD", 5)
+    _, many = await hooked.ground_token("default")
+    answers = [(await hooked.authn(many, client_id=f"m{number}"))["result"] for number in range(7)]
+    assert answers == ["allow"] * 5 + ["deny"] * 2
+    assert hooked.service.refusals.last(T)[0].reason is Reason.SESSION_LIMIT
+    assert (await hooked.authn(many, client_id="m0"))["result"] == "allow"
+
+
+async def test_where_nobody_says_who_left_the_oldest_makes_room(
+    bare: HookWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NanoMQ and mosquitto-go-auth tell nothing: otherwise a client with a new id each time would be shut out."""
+    monkeypatch.setattr(claims, "MOST_HELD", 5)
+    await bare.open("", AttachedConfig(name="goauth", kind="goauth", secrets=(SECRET,)))
+    _, many = await bare.ground_token("default")
+    for number in range(9):
+        body = {"username": "", "password": many, "clientid": f"m{number}"}
+        assert (await bare.post("goauth/user", body)).status_code == 200
+    assert len(bare.attached("goauth").rows) == len(bare.service.sessions) == 5
+    await bare.shut()
 
 
 # --- RabbitMQ's management, and who may answer in its place ---------------------------------------------------------

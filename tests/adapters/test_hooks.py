@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from urllib.parse import urlencode
 
+import httpx
 import pytest
 
 from authsvc.adapters import routes
@@ -229,3 +231,53 @@ async def test_a_body_that_does_not_come_is_not_waited_for(hooked: HookWorld, mo
         assert await reader.readexactly(17) == b'{"result":"deny"}'
     assert b" 200 " in head
     writer.close()
+
+
+async def test_a_stranger_cannot_hold_a_connection_by_a_body_without_end(
+    hooked: HookWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was answered 401 at once; the rest of what it sends is read by nobody, and so for a moment only."""
+    monkeypatch.setattr("authsvc.web.server.TAIL_TIMEOUT_S", 0.2)
+    parts = httpx.URL(hooked.url)
+    reader, writer = await asyncio.open_connection(parts.host, parts.port)
+    writer.write(b"POST /hooks/emqx/authn HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
+    assert b" 401 " in await reader.readline()
+
+    async def trickle() -> None:
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    trickling = asyncio.create_task(trickle())
+    async with asyncio.timeout(3):
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+    trickling.cancel()
+    await asyncio.gather(trickling, return_exceptions=True)
+    writer.close()
+
+
+async def test_a_stranger_has_nothing_logged_by_other_methods(
+    hooked: HookWorld, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line for each request would let whoever reaches the listener fill the disk."""
+    for _ in range(50):
+        assert (await hooked.client.get("/hooks/emqx/authn")).status_code == 401
+    shown = capsys.readouterr().out + caplog.text
+    assert "hook_method_refused" not in shown
+    assert len(hooked.service.refusals.last(None)) <= 3
+
+
+async def test_what_a_client_chose_is_logged_cut_and_without_its_secret(
+    hooked: HookWorld, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A topic that holds the token, and a client id as long as a packet."""
+    _, secret = await hooked.app_token()
+    await hooked.authn(secret, "gw1")
+    assert await hooked.authz("c1", "publish", f"elsewhere/{secret}/{'x' * 5_000}") == "deny"
+    assert (await hooked.authn(secret + "x", "gw1", client_id="i" * 60_000))["result"] == "deny"
+    shown = capsys.readouterr().out + caplog.text
+    assert "elsewhere/asapp_" in shown
+    assert secret not in shown
+    assert max(map(len, shown.splitlines())) < 2_000
