@@ -66,7 +66,7 @@ def parse_publish(packet: bytes, *, from_server: bool = False) -> Publish:
     packet_id = None
     if qos:
         packet_id, pos = fields5.packet_id(packet, pos, end)
-    section, pos = properties.read(packet, pos, end, PUBLISH, _ALIAS)
+    section, pos = properties.read(packet, pos, end, PUBLISH, _ALIAS, most=None if from_server else properties.MOST)
     alias = section.number(properties.TOPIC_ALIAS)
     if not from_server and properties.SUBSCRIPTION_IDENTIFIER in section:
         raise MalformedPacket("MQTT-3.3.4-6", "a subscription identifier from a client", PROTOCOL_ERROR)
@@ -101,7 +101,7 @@ def parse_ack(packet: bytes) -> Ack:
     pos += 1
     if pos == end:
         return Ack(type=kind, packet_id=packet_id, reason=reason)
-    section, pos = properties.read(packet, pos, end, kind)
+    section, pos = properties.read(packet, pos, end, kind, most=properties.MOST)
     fields5.close(pos, end)
     return Ack(type=kind, packet_id=packet_id, reason=reason, properties=section.rest)
 
@@ -112,7 +112,7 @@ _CODE_CLAUSES: Final = {PUBACK: "MQTT-3.4.2-1", PUBREC: "MQTT-3.5.2-1", PUBREL: 
 def parse_subscribe(packet: bytes) -> Subscribe:
     pos, end = fields5.open_packet(packet, SUBSCRIBE | 0x02)
     packet_id, pos = fields5.packet_id(packet, pos, end)
-    section, pos = properties.read(packet, pos, end, SUBSCRIBE)
+    section, pos = properties.read(packet, pos, end, SUBSCRIBE, most=properties.MOST)
     filters, options = [], []
     while pos < end:
         raw, pos = field(packet, pos, end, "MQTT-3.8.3-1")
@@ -156,7 +156,7 @@ def parse_suback(packet: bytes) -> Suback:
 def parse_unsubscribe(packet: bytes) -> Unsubscribe:
     pos, end = fields5.open_packet(packet, UNSUBSCRIBE | 0x02)
     packet_id, pos = fields5.packet_id(packet, pos, end)
-    section, pos = properties.read(packet, pos, end, UNSUBSCRIBE)
+    section, pos = properties.read(packet, pos, end, UNSUBSCRIBE, most=properties.MOST)
     filters = []
     while pos < end:
         raw, pos = field(packet, pos, end, "MQTT-3.10.3-1")

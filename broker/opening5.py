@@ -58,14 +58,14 @@ def parse_connect(packet: bytes) -> Connect:
         raise MalformedPacket("MQTT-3.1.2-11", f"will QoS {will_qos} without a will")
     if not has_will and will_retain:
         raise MalformedPacket("MQTT-3.1.2-13", "will retain without a will")
-    section, pos = properties.read(packet, pos, end, CONNECT, _NOT_USER)
+    section, pos = properties.read(packet, pos, end, CONNECT, _NOT_USER, most=properties.MOST)
     method = _authentication(section)
 
     raw, pos = field(packet, pos, end, "MQTT-3.1.3-3")
     client_id = utf8(raw, "MQTT-3.1.3-4", OF_5_0.nul)
     will = None
     if has_will:
-        will_section, pos = properties.read(packet, pos, end, properties.WILL, _DELAY)
+        will_section, pos = properties.read(packet, pos, end, properties.WILL, _DELAY, most=properties.MOST)
         raw_topic, pos = field(packet, pos, end, "MQTT-3.1.2-9")
         payload, pos = field(packet, pos, end, "MQTT-3.1.2-9")
         will = WillMessage(
@@ -155,7 +155,7 @@ def parse_disconnect(packet: bytes, *, from_server: bool = False) -> Disconnect:
         )
     if pos == end:  # 3.14.2.2.1
         return Disconnect(reason=reason)
-    section, pos = properties.read(packet, pos, end, DISCONNECT, _OF_DISCONNECT)
+    section, pos = properties.read(packet, pos, end, DISCONNECT, _OF_DISCONNECT, most=properties.MOST)
     fields5.close(pos, end)
     if from_server and properties.SESSION_EXPIRY in section:
         raise MalformedPacket("MQTT-3.14.2-2", "a session expiry interval from a server", PROTOCOL_ERROR)
@@ -175,7 +175,7 @@ def parse_auth(packet: bytes, *, from_server: bool = False) -> Auth:
         reason, section = reason_codes.SUCCESS, properties.EMPTY
     else:
         reason = packet[pos]
-        section, pos = properties.read(packet, pos + 1, end, AUTH, _OF_AUTH)
+        section, pos = properties.read(packet, pos + 1, end, AUTH, _OF_AUTH, most=properties.MOST)
     fields5.close(pos, end)
     if reason not in (reason_codes.AUTH_BY_SERVER if from_server else reason_codes.AUTH_BY_CLIENT):
         raise MalformedPacket("MQTT-3.15.2-1", f"reason code {reason:#04x} in an AUTH of this side", PROTOCOL_ERROR)

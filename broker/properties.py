@@ -29,7 +29,7 @@ from broker.packets import (
     UNSUBSCRIBE,
     MalformedPacket,
 )
-from broker.reason_codes import MALFORMED, PROTOCOL_ERROR, TOPIC_ALIAS_INVALID
+from broker.reason_codes import MALFORMED, PROTOCOL_ERROR, QUOTA_EXCEEDED, TOPIC_ALIAS_INVALID
 from broker.text import OF_5_0, check_topic_bytes, utf8
 
 # Table 2-4.
@@ -148,6 +148,8 @@ PROPERTIES: Final[dict[int, Property]] = {
     ),
 }
 
+# The specification bounds user properties by the size of the packet alone: 50,000 of them hold the loop for 0.2 s.
+MOST: Final = 1_000
 _NUMBERS: Final = {Type.BYTE: 1, Type.UINT16: 2, Type.UINT32: 4}
 _MAX_FIELD: Final = 65_535
 _NONE: Final[frozenset[int]] = frozenset()
@@ -187,7 +189,9 @@ class Section:
 EMPTY: Final = Section({}, b"")
 
 
-def read(packet: bytes, pos: int, end: int, kind: int, named: Container[int] = _NONE) -> tuple[Section, int]:
+def read(
+    packet: bytes, pos: int, end: int, kind: int, named: Container[int] = _NONE, *, most: int | None = None
+) -> tuple[Section, int]:
     """Return the section whose length is at `pos`, and where it ends.
 
     Args:
@@ -196,9 +200,11 @@ def read(packet: bytes, pos: int, end: int, kind: int, named: Container[int] = _
         end: where the packet ends.
         kind: the packet type, or WILL.
         named: ids that are left out of `Section.rest`.
+        most: how many properties at most; None for as many as the packet holds.
 
     Raises:
-        MalformedPacket: against 2.2.2; the exception names the property and never shows what it says.
+        MalformedPacket: against 2.2.2, or with code 0x97 for `most` properties and more; the exception names the
+            property and never shows what it says.
     """
     length, pos = variable(packet, pos, end)
     if not length:
@@ -208,8 +214,12 @@ def read(packet: bytes, pos: int, end: int, kind: int, named: Container[int] = _
         raise MalformedPacket("2.2.2.1", "the packet ends within its properties")
     values: dict[int, int | str | bytes] = {}
     kept: list[bytes] = []
+    count = 0
     while pos < stop:
         start = pos
+        count += 1
+        if count == most:
+            raise MalformedPacket("4.13", f"{most:,} properties or more in one packet", QUOTA_EXCEEDED)
         id_ = packet[pos]  # a variable byte integer too, but all ids are below 128: more is unknown or not shortest
         rule = PROPERTIES.get(id_)
         if rule is None or kind not in rule.packets:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from broker import wire
+from broker import reason_codes, wire
+from broker.properties import MOST
 from tests.broker.wire_cases import CLIENT
 from tests.broker.wire_cases5 import (
     ALL_PLACES,
@@ -166,6 +167,19 @@ def test_no_property_is_in_a_refusal(id_, spoilt):
             except wire.MalformedPacket as refusal:
                 assert "s3cret" not in str(refusal) + repr(refusal) + repr(refusal.__cause__)
                 assert refusal.__context__ is None or refusal.__suppress_context__
+
+
+@pytest.mark.parametrize("place", [place for place in ALL_PLACES if sender_of(place) == CLIENT])
+def test_client_may_not_send_properties_without_end(place):
+    """The time that a packet takes is bounded: a thousand user properties are a quota exceeded, one less is not."""
+    one = b"\x26\x00\x00\x00\x00"
+    try:
+        parse5(in_place(place, props(one * (MOST - 1))), CLIENT)
+    except wire.MalformedPacket as refusal:
+        assert refusal.code != reason_codes.QUOTA_EXCEEDED
+    with pytest.raises(wire.MalformedPacket) as refused:
+        parse5(in_place(place, props(one * MOST)), CLIENT)
+    assert refused.value.code == reason_codes.QUOTA_EXCEEDED
 
 
 def test_connect_of_level_5_is_unsupported_unless_asked_for():

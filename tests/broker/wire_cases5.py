@@ -37,17 +37,21 @@ def joined(parts) -> bytes:
 
 
 def packet(first: int, *parts: str | bytes) -> bytes:
-    """Return a packet with the right remaining length around a body below 128 bytes."""
+    """Return a packet with the right remaining length."""
     body = joined(parts)
-    assert len(body) < 128
-    return bytes((first, len(body))) + body
+    return bytes((first,)) + length_of(body) + body
 
 
 def props(*parts: str | bytes) -> bytes:
-    """Return a property section below 128 bytes with its length."""
+    """Return a property section with its length."""
     body = joined(parts)
-    assert len(body) < 128
-    return bytes((len(body),)) + body
+    return length_of(body) + body
+
+
+def length_of(body: bytes) -> bytes:
+    """Return the shortest variable byte integer (1.5.5) for up to 16,383 bytes."""
+    assert len(body) < 1 << 14
+    return bytes((len(body),)) if len(body) < 128 else bytes((len(body) & 0x7F | 0x80, len(body) >> 7))
 
 
 def connect(flags: int, properties: bytes, *payload: str | bytes, keep: str = "003C") -> bytes:
