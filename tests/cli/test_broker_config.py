@@ -242,3 +242,9 @@ def test_an_installation_says_which_option_is_wrong(option: str) -> None:
 def test_settings_of_the_gate_name_its_upstream() -> None:
     """Mosquitto behind the gate has no section of its own."""
     assert tomllib.loads(settings_lines(Installation(kind="mosquitto")))["mqtt"]["upstream"] == "127.0.0.1:1884"
+
+
+def test_emqx_puts_no_question_behind_another() -> None:
+    """By default it sends a hundred on one connection, and a CONNECT that waits for the management holds them all."""
+    text = RUN.invoke(app, ["config", "emqx"]).stdout
+    assert text.count("pool_size") == text.count("enable_pipelining = 1 ") == 2
