@@ -37,6 +37,17 @@ OPENS_AT_ONCE = 128
 CONNACK = wire.Connack(session_present=False, code=0)  # of 3.1.1, where it says no more
 
 
+UNKNOWN_PROTOCOL = (0x01, 0x84)  # unacceptable protocol version: of 3.1.1 (3.2.2.3) and of 5.0 (3.2.2.2)
+
+
+class _Refused(UpstreamUnavailable):
+    """The broker answered CONNECT with this code."""
+
+    def __init__(self, address: str, code: int) -> None:
+        super().__init__(f"the broker at `{address}` refused the session with code {code}")
+        self.code = code
+
+
 class TcpUpstream:
     """A broker reached by `dial` (or, shorter, by `host` and `port`, or by the Unix socket `path`).
 
@@ -174,7 +185,7 @@ class TcpUpstream:
                 link.abort()
         if code != 0:
             link.abort()
-            raise UpstreamUnavailable(f"the broker at `{dial.address}` refused the session with code {code}")
+            raise _Refused(dial.address, code)
         if (
             hello.level == wire.MQTT_5_0
             and clean
@@ -195,6 +206,8 @@ class TcpUpstream:
             link = await self._connect(talk, ServiceConnection.new_id(), clean=True, hello=Hello(level=wire.MQTT_5_0))
         except UpstreamUnavailable as error:
             if isinstance(error.__cause__, OSError):  # no answer is no answer: what was known stays
+                return
+            if isinstance(error, _Refused) and error.code not in UNKNOWN_PROTOCOL:  # full, or busy: it said nothing
                 return
             speaks = False
         else:

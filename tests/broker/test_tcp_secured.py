@@ -147,6 +147,23 @@ async def test_a_broker_is_believed_what_it_answers(answer, speaks):
     server.close()
 
 
+@pytest.mark.parametrize("code", [0x88, 0x97, 0x9F])
+async def test_a_broker_that_is_full_or_busy_has_not_said_that_it_does_not_speak_5(code):
+    """What was known of it stays."""
+
+    class Broker(Answers):
+        said = {4: wire.encode_connack(0), 5: bytes.fromhex("20 03 00 00 00")}
+
+    server = await asyncio.get_running_loop().create_server(Broker, "127.0.0.1", 0)
+    upstream = TcpUpstream("127.0.0.1", server.sockets[0].getsockname()[1])
+    await upstream.start()
+    Broker.said = {5: bytes((0x20, 3, 0, code, 0))}
+    await upstream._ask_mqtt5()
+    assert upstream.capabilities.mqtt5
+    await upstream.stop()
+    server.close()
+
+
 @pytest.mark.parametrize(("setting", "speaks"), [("yes", True), ("no", False)])
 async def test_a_setting_is_believed_without_asking(setting, speaks):
     """For brokers that answer 5.0 with something else than they mean."""
