@@ -145,3 +145,12 @@ def test_the_repr_of_a_request_still_tells_what_is_no_secret():
         "username=None, password=none, will=None, keep_alive_s=0, level=4, session_expiry_s=None)"
     )
     assert "username='gw-1', password=hidden" in repr(request("gw-1", APP))
+
+
+@pytest.mark.parametrize(
+    ("clean", "expiry_s", "persistent"),
+    [(True, None, False), (False, None, True), (True, 0, False), (False, 0, False), (True, 1, True), (False, 1, True)],
+)
+def test_what_outlives_its_connection_is_told_by_clean_session_in_3_and_by_expiry_in_5(clean, expiry_s, persistent):
+    """MQTT 3.1.1, 3.1.2.4; MQTT 5.0, 3.1.2.11.2: clean start says only how a session begins."""
+    assert request("u", APP, clean_session=clean, session_expiry_s=expiry_s).persistent is persistent

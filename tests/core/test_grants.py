@@ -1,8 +1,10 @@
 """Decisions: tables of what is allowed and why."""
 
+from itertools import permutations
+
 import pytest
 
-from authsvc.core.facts import KeySet
+from authsvc.core.facts import KeySet, RuleAction
 from authsvc.core.grants import Action, Decision
 from authsvc.core.index import TRIE_AFTER, TRIE_AT_ONCE_FROM, TRIE_FROM
 from authsvc.core.reasons import Reason
@@ -24,6 +26,24 @@ def test_without_rules_nothing_is_allowed():
     """Deny by default, for every action."""
     for action in Action:
         assert grant().decide(action, "t/x") == Decision(allowed=False, reason=Reason.NO_RULE_MATCHES)
+
+
+def test_of_several_rules_that_miss_by_their_flag_alone_the_same_one_is_named_in_whatever_order_they_stand():
+    """The first by its text."""
+    rules = [rule(f"allow publish {topic}", retain=False) for topic in ("t/+", "t/x", "t/#")]
+    for order in permutations(rules):
+        reason, number = asked(grant(*order), PUBLISH, "t/x", retain=True)
+        assert (reason, order[number].topic) == ("retain_denied", "t/#")
+
+
+def test_rules_are_read_by_adapters_as_they_are_decided_on():
+    """In order of rank, one action at a time."""
+    compiled = grant("allow publish t/b", "deny publish t/a", "allow subscribe t/c")
+    assert [(entry.id, entry.levels, entry.allow) for entry in compiled.entries(RuleAction.PUBLISH)] == [
+        ("definition/d#1", ("t", "a"), False),
+        ("definition/d#0", ("t", "b"), True),
+    ]
+    assert [entry.levels for entry in compiled.entries(RuleAction.SUBSCRIBE)] == [("t", "c")]
 
 
 PUBLISH_RULES = [
