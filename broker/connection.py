@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
 from typing import TYPE_CHECKING, cast
 
 import structlog
@@ -294,7 +293,7 @@ class ClientConnection(Flow):
                 self.write(farewell)
             self._flush()
             self._close(self.limits.refusal_linger_s)
-        elif farewell and self.transport is not None and self._nothing_buffered(self.transport):
+        elif farewell and self.transport is not None and self.nothing_buffered(self.transport):
             self.transport.write(farewell)
             self._close(END_LINGER_S)
         elif self.transport is not None:
@@ -308,7 +307,9 @@ class ClientConnection(Flow):
     def _end_session(self, reason: Reason, will: Will, *, in_order: bool) -> None:
         session = self.session
         assert session is not None
-        if will is Will.NEVER or self._will_waits(session, reason):
+        if will is Will.NEVER or (
+            self.will is not None and self.gate.delayed_wills.take(self, session, self.will, reason)
+        ):
             self.will = None
         if will is Will.NEVER and not in_order:
             self.link.abort()
@@ -327,35 +328,11 @@ class ClientConnection(Flow):
                 "session_ended", session=session.id, client_id=session.client_id, peer=self.peer, reason=reason.value
             )
 
-    def _will_waits(self, session: Session, reason: Reason) -> bool:
-        """Whether the will is kept for its delay, which ends with the session at the latest (5.0, 3.1.3.2.2).
-
-        Not where the gate closes, nor where an operator ends the session: his reset of the client id wipes it as well.
-        """
-        will, expiry_s = self.will, self.terms.session_expiry_s
-        if will is None or not will.delay_s or expiry_s == 0 or reason in {Reason.SHUTTING_DOWN, Reason.KICKED}:
-            return False
-        after_s = will.delay_s if expiry_s is None else min(will.delay_s, expiry_s)
-        return self.gate.delayed_wills.hold(session, self.upstream_id, will, after_s=after_s, peer=self.peer)
-
     def _last_packet(self, phase: int, reason: Reason, code: int | None) -> bytes:
         """Return the DISCONNECT that tells the client why it ends; nothing for one that cannot be told."""
         if phase != OPEN or not self.terms.is5 or reason is Reason.DISCONNECTED:
             return b""
         return self.terms.codec.encode_disconnect(disconnect_code5(reason) if code is None else code)
-
-    def _nothing_buffered(self, transport: asyncio.Transport) -> bool:
-        """Whether what is written now goes out alone.
-
-        Behind TLS what the kernel did not take is nobody's to see: there a socket that takes more stands for it.
-        """
-        if self._answers or self._link_holds & Hold.CLIENT or transport.get_write_buffer_size():
-            return False
-        if transport.get_extra_info("sslcontext") is None:
-            return True
-        poll = select.poll()
-        poll.register(transport.get_extra_info("socket").fileno(), select.POLLOUT)
-        return bool(poll.poll(0))
 
     async def wait_ended(self) -> None:
         """Return when socket and upstream are gone and the will, if any, has been handed over."""

@@ -20,6 +20,7 @@ from authsvc.core.reasons import Reason
 from authsvc.sessions import Session
 
 if TYPE_CHECKING:
+    from broker.connection import ClientConnection
     from broker.gate import Gate
 
 log = structlog.get_logger(__name__)
@@ -59,8 +60,19 @@ class DelayedWills:
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, session: Session, upstream_id: str, will: WillMessage, *, after_s: float, peer: str) -> bool:
-        """Keep the will until then; False when there is no room, and it is to be sent without delay."""
+    def take(self, connection: ClientConnection, session: Session, will: WillMessage, reason: Reason) -> bool:
+        """Keep the will of a connection that ends for its delay, and at most until the session ends (5.0, 3.1.3.2.2).
+
+        False where it is to be sent without delay: it has none, the session ends with the connection, the gate closes,
+        an operator ends the session (his reset of the client id wipes it as well), or there is no room.
+        """
+        expiry_s = connection.terms.session_expiry_s
+        if not will.delay_s or expiry_s == 0 or reason in {Reason.SHUTTING_DOWN, Reason.KICKED}:
+            return False
+        after_s = will.delay_s if expiry_s is None else min(will.delay_s, expiry_s)
+        return self._hold(session, connection.upstream_id, will, after_s=after_s, peer=connection.peer)
+
+    def _hold(self, session: Session, upstream_id: str, will: WillMessage, *, after_s: float, peer: str) -> bool:
         held = _Held(session, upstream_id, will, peer)
         if len(self._held) >= self._limit or self._bytes + held.size > MAX_BYTES:
             return False

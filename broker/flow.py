@@ -7,6 +7,7 @@ and what costs more than a turn of the loop should goes on in the next one.
 from __future__ import annotations
 
 import asyncio
+import select
 from abc import abstractmethod
 from collections.abc import Callable
 from enum import IntFlag
@@ -18,10 +19,10 @@ from authsvc.sessions import Session, Will
 from broker.inbound import Inbound
 from broker.limits import Limits
 from broker.outbound import Outbound
-from broker.reason_codes import PACKET_TOO_LARGE
 from broker.terms import Terms
 from broker.upstream import Link
 from broker.wire import MalformedPacket
+from broker.wire.reason_codes import PACKET_TOO_LARGE
 
 log = structlog.get_logger(__name__)
 
@@ -161,6 +162,19 @@ class Flow(asyncio.Protocol):
         if transport is not None and transport.get_write_buffer_size() > self.limits.max_client_buffer_bytes:
             log.info("client_too_slow", peer=self.peer)
             self.end(Reason.CONNECTION_LOST, Will.SEND)
+
+    def nothing_buffered(self, transport: asyncio.Transport) -> bool:
+        """Whether what is written now goes out alone.
+
+        Behind TLS what the kernel did not take is nobody's to see: there a socket that takes more stands for it.
+        """
+        if self._answers or self._link_holds & Hold.CLIENT or transport.get_write_buffer_size():
+            return False
+        if transport.get_extra_info("sslcontext") is None:
+            return True
+        poll = select.poll()
+        poll.register(transport.get_extra_info("socket").fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
 
     # --- from the upstream -----------------------------------------------------------------------------------
 

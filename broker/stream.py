@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 from authsvc.core.policy import Memo
-from broker.scanner import MIN_MAX_PACKET, SLOW, Run, Scan
 from broker.wire import CUT, END, NEED_MORE, Codec, Framer, legal_first_bytes
+from broker.wire.scanner import MIN_MAX_PACKET, SLOW, Run, Scan
 
 # A packet that leaves the run costs some 10 µs: at most this many before others get a turn of the loop.
 SLOW_PACKETS_PER_TURN = 500

@@ -85,7 +85,7 @@ def _disconnect(connection: ClientConnection) -> bytes:
     section = b""
     if terms.expiry_changed:
         expiry_s = NEVER_EXPIRES if terms.session_expiry_s is None else terms.session_expiry_s
-        section = wire.properties.encode([(wire.properties.SESSION_EXPIRY, expiry_s)])
+        section = wire.sections.encode([(wire.properties.SESSION_EXPIRY, expiry_s)])
     return terms.upstream_codec.encode_disconnect(properties=section)
 
 

@@ -8,8 +8,11 @@ are alike.
 from __future__ import annotations
 
 from broker import wire
-from broker.fields import field
-from broker.properties import variable, variable_bytes
+from broker.wire.fields import field
+from broker.wire.sections import (
+    variable,
+    variable_bytes,
+)
 
 
 def as_5(packet: bytes) -> bytes:

@@ -13,8 +13,8 @@ from typing import Any
 
 from authsvc.core.credentials import NEVER_EXPIRES, WillMessage
 from broker import wire
-from broker.decode5 import parse_from_server as parse_from_server5
 from broker.wire import Framer, Publish
+from broker.wire.decode5 import parse_from_server as parse_from_server5
 
 PATIENCE_S = 5.0
 _ANSWERS = {1: wire.PUBACK, 2: wire.PUBREC}

@@ -18,7 +18,9 @@ from broker import wire
 from broker.limits import Limits
 from broker.listeners import Listener
 from broker.outbound import Outbound
-from broker.properties import (
+from broker.tcp import TcpUpstream
+from broker.upstream import Upstream
+from broker.wire.properties import (
     CONTENT_TYPE,
     CORRELATION_DATA,
     MESSAGE_EXPIRY,
@@ -27,10 +29,10 @@ from broker.properties import (
     SUBSCRIPTION_IDENTIFIER,
     TOPIC_ALIAS,
     USER_PROPERTY,
+)
+from broker.wire.sections import (
     encode,
 )
-from broker.tcp import TcpUpstream
-from broker.upstream import Upstream
 from tests.broker.certificates import contexts
 from tests.broker.gate_rig import LEVELS, Rig, rig_on, session_of
 from tests.broker.mosquitto import Mosquitto

@@ -11,8 +11,15 @@ import pytest
 
 from authsvc.core.credentials import WillMessage
 from broker import wire
-from broker.properties import CONTENT_TYPE, TOPIC_ALIAS, USER_PROPERTY, encode
 from broker.upstream import Upstream
+from broker.wire.properties import (
+    CONTENT_TYPE,
+    TOPIC_ALIAS,
+    USER_PROPERTY,
+)
+from broker.wire.sections import (
+    encode,
+)
 from tests.broker.gate_rig import LEVELS, Rig, session_of
 from tests.broker.upstreams import started
 

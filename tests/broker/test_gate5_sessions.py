@@ -13,8 +13,14 @@ from authsvc.core.reasons import Reason
 from authsvc.sessions import Will
 from broker import wire
 from broker.limits import Limits
-from broker.properties import CONTENT_TYPE, SESSION_EXPIRY, encode
 from broker.upstream import Upstream
+from broker.wire.properties import (
+    CONTENT_TYPE,
+    SESSION_EXPIRY,
+)
+from broker.wire.sections import (
+    encode,
+)
 from tests.broker.gate_rig import LEVELS, Rig, rig_on, session_of
 from tests.broker.scripted import OWN
 from tests.broker.upstreams import started

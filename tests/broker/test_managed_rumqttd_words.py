@@ -8,7 +8,13 @@ import pytest
 
 from broker import wire
 from broker.managed.rumqttd_words import as_3, as_5
-from broker.properties import CONTENT_TYPE, USER_PROPERTY, encode
+from broker.wire.properties import (
+    CONTENT_TYPE,
+    USER_PROPERTY,
+)
+from broker.wire.sections import (
+    encode,
+)
 from tests.broker.gate_rig import rig_on
 from tests.broker.upstreams import started
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from authsvc.core.reasons import Reason, connack_code, connack_code5, disconnect_code5, suback_code5
-from broker.reason_codes import CONNACK_CODES, DISCONNECT_BY_SERVER, SUBACK_CODES
+from broker.wire.reason_codes import CONNACK_CODES, DISCONNECT_BY_SERVER, SUBACK_CODES
 
 CONNACK_5 = {
     Reason.ACCEPTED: 0x00,

@@ -1,6 +1,7 @@
 """Coverage-guided fuzzing of the wire: `python -m tests.fuzz.fuzz_wire SECONDS [CORPUS_DIR]` (needs the extra `fuzz`).
 
-Exits 0 when nothing was found; a finding is printed with its bytes, which then belong into a table of `wire_cases*.py`.
+Exits 0 when nothing was found; a finding is printed with its bytes, which then belong into a table of
+`tests/broker/wire/cases*.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ with atheris.instrument_imports(include=["broker", "tests.fuzz.invariants", "tes
     from tests.fuzz.invariants import check_all
     from tests.fuzz.invariants5 import check_all5
 
-from tests.broker.wire_cases import HOSTILE, VALID
-from tests.broker.wire_cases5 import HOSTILE5, VALID5
+from tests.broker.wire.cases import HOSTILE, VALID
+from tests.broker.wire.cases5 import HOSTILE5, VALID5
 
 
 def run_one(data: bytes) -> None:

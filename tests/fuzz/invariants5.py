@@ -18,7 +18,7 @@ def parse5(packet: bytes, sender: str = "client") -> wire.Packet:
 
 
 def _named(*pairs):
-    return P.encode((id_, value) for id_, value in pairs if value is not None)
+    return wire.sections.encode((id_, value) for id_, value in pairs if value is not None)
 
 
 def encode5(packet: wire.Packet) -> bytes:
@@ -107,7 +107,9 @@ def is_for_the_run5(packet: bytes, *, retain: bool, from_server: bool) -> bool:
         return False
     match parsed:
         case wire.Publish():
-            section, _ = P.read(P.with_length(parsed.properties), 0, len(parsed.properties) + 2, wire.PUBLISH)
+            section, _ = wire.sections.read(
+                wire.sections.with_length(parsed.properties), 0, len(parsed.properties) + 2, wire.PUBLISH
+            )
             plain = (section.text(P.RESPONSE_TOPIC) or "").isascii()
             return parsed.qos < 2 and parsed.topic_alias is None and plain and (retain or not parsed.retain)
         case wire.Ack():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from authsvc.core.credentials import WillMessage
 from broker import wire
-from tests.broker.wire_cases import CLIENT, HOSTILE, VALID
+from tests.broker.wire.cases import CLIENT, HOSTILE, VALID
 from tests.fuzz.invariants import check_all, check_scanner, encode, events
 
 # About 300 examples a second and test; the default is a few seconds for the file.

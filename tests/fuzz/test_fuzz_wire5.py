@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from authsvc.core.credentials import WillMessage
 from broker import wire
-from tests.broker.wire_cases5 import HOSTILE5, VALID5
+from tests.broker.wire.cases5 import HOSTILE5, VALID5
 from tests.fuzz.invariants5 import P, check_all5, check_scanner5, encode5, parse5
 from tests.fuzz.test_fuzz_wire import fields, filters, fuzz, packet_ids, steps, text, topics
 
@@ -32,7 +32,7 @@ def sections(draw, *once, many=(P.USER_PROPERTY,)):
     """Property sections: some of `once` in any order, any number of those in `many`."""
     ids = draw(st.lists(st.sampled_from(once), unique=True)) if once else []
     ids += draw(st.lists(st.sampled_from(many), max_size=3))
-    return P.encode([(id_, draw(VALUES[id_])) for id_ in draw(st.permutations(ids))])
+    return wire.sections.encode([(id_, draw(VALUES[id_])) for id_ in draw(st.permutations(ids))])
 
 
 users = sections()
@@ -113,7 +113,7 @@ def subscribes(draw):
         filters=tuple((name, options & 3) for name, options in wanted),
         options=tuple(options for _, options in wanted),
         subscription_identifier=identifier,
-        properties=P.encode(pairs) + draw(users),
+        properties=wire.sections.encode(pairs) + draw(users),
     )
 
 

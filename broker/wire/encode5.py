@@ -1,7 +1,7 @@
 """Packets of MQTT 5.0 to send, as bytes. A value that no packet can carry is a mistake of the caller: ValueError.
 
-`properties` arguments are sections as `broker.properties` makes them, without their length; their ids are not checked
-again here, they come from a checked source.
+`properties` arguments are sections as `broker.wire.sections` makes them, without their length; their ids are not
+checked again here, they come from a checked source.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import fields
 from typing import Final
 
 from authsvc.core.credentials import WillMessage
-from broker import properties as props
-from broker.packets import (
+from broker.wire import properties as props
+from broker.wire import sections
+from broker.wire.packets import (
     AUTH,
     CONNACK,
     CONNECT,
@@ -27,7 +28,11 @@ from broker.packets import (
     UNSUBSCRIBE,
     Connack,
 )
-from broker.properties import field, variable_bytes, with_length
+from broker.wire.sections import (
+    field,
+    variable_bytes,
+    with_length,
+)
 
 _MAX_ID: Final = 65_535
 _MAX_QOS: Final = 2
@@ -52,7 +57,7 @@ def encode_connect(
     properties: bytes = b"",
 ) -> bytes:
     """Return a CONNECT; what has the value of an absent property is left out. `properties`: user properties."""
-    section = props.encode(
+    section = sections.encode(
         (id_, value)
         for id_, value, absent in (
             (props.SESSION_EXPIRY, session_expiry_s, 0),
@@ -70,7 +75,7 @@ def encode_connect(
     payload = field(client_id.encode())
     if will is not None:
         flags |= 0x04 | _qos(will.qos) << 3 | (0x20 if will.retain else 0)
-        delay = props.encode([(props.WILL_DELAY, will.delay_s)]) if will.delay_s else b""
+        delay = sections.encode([(props.WILL_DELAY, will.delay_s)]) if will.delay_s else b""
         payload += with_length(delay + will.properties) + field(will.topic.encode()) + field(will.payload)
     if username is not None:
         flags |= 0x80
@@ -110,7 +115,7 @@ def connack_section(connack: Connack) -> bytes:
     )
     assert len(named) == len(fields(connack)) - 3  # all but the flag, the code and the user properties
     present = ((id_, value) for id_, value, absent in named if value is not None and value != absent)
-    return props.encode(present) + connack.properties
+    return sections.encode(present) + connack.properties
 
 
 def encode_publish(

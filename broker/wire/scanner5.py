@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from broker.properties import (
+from broker.wire.properties import (
     CONTENT_TYPE,
     CORRELATION_DATA,
     MESSAGE_EXPIRY,
@@ -22,8 +22,8 @@ from broker.properties import (
     SUBSCRIPTION_IDENTIFIER,
     USER_PROPERTY,
 )
-from broker.reason_codes import PUBACK_CODES
-from broker.scanner import CUT, END, FULL, SLOW, Run
+from broker.wire.reason_codes import PUBACK_CODES
+from broker.wire.scanner import CUT, END, FULL, SLOW, Run
 
 _NOTHING: Final[Mapping[bytes, bool]] = {}
 

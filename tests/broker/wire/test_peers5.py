@@ -136,10 +136,10 @@ async def test_packets_of_mosquittos_clients_and_broker_are_read(mosquitto):
     assert not connect.request_problem_information
     assert connect.will.delay_s == 5
     for pair in ((P.CONTENT_TYPE, "text/plain"), (P.RESPONSE_TOPIC, "r/t"), (P.USER_PROPERTY, ("k", "w"))):
-        assert P.encode([pair]) in connect.will.properties
+        assert wire.sections.encode([pair]) in connect.will.properties
     publishes = tap.all("client", wire.Publish)
     assert [publish.qos for publish in publishes] == [0, 1, 2]
-    assert all(P.encode([(P.CONTENT_TYPE, "text/plain")]) in publish.properties for publish in publishes)
+    assert all(wire.sections.encode([(P.CONTENT_TYPE, "text/plain")]) in publish.properties for publish in publishes)
     assert {ack.type for ack in tap.all("client", wire.Ack)} >= {wire.PUBREL}
     assert {ack.type for ack in tap.all("server", wire.Ack)} >= {wire.PUBACK, wire.PUBREC, wire.PUBCOMP}
     assert tap.all("server", wire.Ack)[0].reason == 0x10  # nobody subscribes yet
@@ -149,7 +149,7 @@ async def test_packets_of_mosquittos_clients_and_broker_are_read(mosquitto):
     assert tap.all("server", wire.Suback)
     delivered = tap.all("server", wire.Publish)[0]
     assert delivered.retain
-    assert P.encode([(P.SUBSCRIPTION_IDENTIFIER, 300)]) in delivered.properties
+    assert wire.sections.encode([(P.SUBSCRIPTION_IDENTIFIER, 300)]) in delivered.properties
     assert tap.all("client", wire.Disconnect)[0].session_expiry_s == 5
     assert len(tap.all("server", wire.Connack)) == 4
 
@@ -193,12 +193,12 @@ class Client:
         return V5.from_server(self._waiting.pop(0))
 
 
-USERS = P.encode([(P.USER_PROPERTY, ("k", "v")), (P.USER_PROPERTY, ("k", ""))])
+USERS = wire.sections.encode([(P.USER_PROPERTY, ("k", "v")), (P.USER_PROPERTY, ("k", ""))])
 
 
 async def test_mosquitto_takes_every_kind_of_packet_that_is_written(mosquitto):
     """CONNECT with everything, subscriptions with options, a message of each QoS with all properties, and the rest."""
-    section = USERS + P.encode(
+    section = USERS + wire.sections.encode(
         [
             (P.PAYLOAD_FORMAT, 1),
             (P.MESSAGE_EXPIRY, 60),
@@ -223,12 +223,12 @@ async def test_mosquitto_takes_every_kind_of_packet_that_is_written(mosquitto):
         )
         assert connack.code == 0
         assert connack.assigned_client_id
-        identifier = P.encode([(P.SUBSCRIPTION_IDENTIFIER, 200)])
+        identifier = wire.sections.encode([(P.SUBSCRIPTION_IDENTIFIER, 200)])
         suback = await client.ask(V5.encode_subscribe(1, [("a", 0x02), ("b/#", 0x2D)], identifier + USERS))
         assert suback.codes == b"\x02\x01"
 
         await client.ask(V5.encode_publish("a", b"0", properties=section))
-        aliased = P.encode([(P.TOPIC_ALIAS, 1)]) + section
+        aliased = wire.sections.encode([(P.TOPIC_ALIAS, 1)]) + section
         answers = [await client.ask(V5.encode_publish("a", b"1", qos=1, packet_id=2, properties=aliased))]
         answers.append(await client.next())
         assert {type(answer) for answer in answers} == {wire.Ack, wire.Publish}
@@ -238,7 +238,7 @@ async def test_mosquitto_takes_every_kind_of_packet_that_is_written(mosquitto):
         await client.ask(V5.encode_ack(wire.PUBACK, delivered.packet_id, 0, USERS) + b"\xc0\x00")
 
         received = await client.ask(
-            V5.encode_publish("", b"2", qos=2, packet_id=3, properties=P.encode([(P.TOPIC_ALIAS, 1)]))
+            V5.encode_publish("", b"2", qos=2, packet_id=3, properties=wire.sections.encode([(P.TOPIC_ALIAS, 1)]))
         )
         assert (received.type, received.packet_id) == (wire.PUBREC, 3)
         answers = [await client.ask(V5.encode_ack(wire.PUBREL, 3, 0, USERS)), await client.next()]

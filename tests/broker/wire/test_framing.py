@@ -7,7 +7,7 @@ import time
 import pytest
 
 from broker import wire
-from tests.broker.wire_cases import CLIENT, HOSTILE, VALID, hexed
+from tests.broker.wire.cases import CLIENT, HOSTILE, VALID, hexed
 from tests.fuzz.invariants import events
 
 LIMIT, CONNECT_LIMIT = 262_144, 65_536

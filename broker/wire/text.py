@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from broker.packets import MalformedPacket
+from broker.wire.packets import MalformedPacket
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Final
 
 from authsvc.core.credentials import WillMessage
-from broker.fields import field
-from broker.framing import MAX_REMAINING_LENGTH, frame
-from broker.packets import (
+from broker.wire.fields import field
+from broker.wire.framing import MAX_REMAINING_LENGTH, frame
+from broker.wire.packets import (
     CONNACK,
     CONNECT,
     DISCONNECT,
@@ -49,7 +49,7 @@ from broker.packets import (
     Unsubscribe,
     UnsupportedProtocol,
 )
-from broker.text import check_filter_bytes, check_topic_bytes, utf8
+from broker.wire.text import check_filter_bytes, check_topic_bytes, utf8
 
 _LEVELS: Final = {b"MQTT": MQTT_3_1_1, b"MQIsdp": MQTT_3_1}
 _ACKS: Final = {PUBACK, PUBREC, PUBREL | 0x02, PUBCOMP, UNSUBACK}  # MQTT-3.6.1-1: PUBREL carries 0b0010

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from authsvc.core.credentials import WillMessage
 from broker import wire
-from tests.broker.wire_cases import CLIENT, SERVER, hexed
+from tests.broker.wire.cases import CLIENT, SERVER, hexed
 
 BOTH = "both"
 

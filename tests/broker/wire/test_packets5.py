@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from broker import reason_codes, wire
-from broker.properties import MOST
-from tests.broker.wire_cases import CLIENT
-from tests.broker.wire_cases5 import (
+from broker import wire
+from broker.wire import reason_codes
+from broker.wire.sections import (
+    MOST,
+)
+from tests.broker.wire.cases import CLIENT
+from tests.broker.wire.cases5 import (
     ALL_PLACES,
     EVERY_PROPERTY,
     HOSTILE5,
@@ -117,7 +120,7 @@ def test_no_token_is_in_the_repr_of_a_connect(field):
     values = {"client_id": "c", "username": "gw", field: SECRET.encode() if field == "password" else SECRET}
     raw = wire.codec_of(5).encode_connect(
         **values,
-        properties=wire.properties.encode([(wire.properties.USER_PROPERTY, ("token", SECRET))]),
+        properties=wire.sections.encode([(wire.properties.USER_PROPERTY, ("token", SECRET))]),
         **({} if field == "authentication_method" else {"authentication_method": "m"}),
         authentication_data=SECRET.encode(),
     )
@@ -126,24 +129,30 @@ def test_no_token_is_in_the_repr_of_a_connect(field):
 
 P = wire.properties
 RECORDS_WITH_SECRETS = (
-    V5.publish(V5.encode_publish("a", SECRET.encode(), properties=P.encode([(P.USER_PROPERTY, ("t", SECRET))]))),
-    V5.ack(V5.encode_ack(wire.PUBACK, 1, 0x87, P.encode([(P.REASON_STRING, SECRET)]))),
-    V5.disconnect(V5.encode_disconnect(4, P.encode([(P.REASON_STRING, SECRET)]))),
-    V5.subscribe(V5.encode_subscribe(1, [("a", 0)], P.encode([(P.USER_PROPERTY, (SECRET, ""))]))),
-    V5.suback(V5.encode_suback(1, [0], P.encode([(P.REASON_STRING, SECRET)]))),
-    V5.unsubscribe(V5.encode_unsubscribe(1, ["a"], P.encode([(P.USER_PROPERTY, (SECRET, ""))]))),
-    V5.unsuback(V5.encode_unsuback(1, [0], P.encode([(P.REASON_STRING, SECRET)]))),
+    V5.publish(
+        V5.encode_publish("a", SECRET.encode(), properties=wire.sections.encode([(P.USER_PROPERTY, ("t", SECRET))]))
+    ),
+    V5.ack(V5.encode_ack(wire.PUBACK, 1, 0x87, wire.sections.encode([(P.REASON_STRING, SECRET)]))),
+    V5.disconnect(V5.encode_disconnect(4, wire.sections.encode([(P.REASON_STRING, SECRET)]))),
+    V5.subscribe(V5.encode_subscribe(1, [("a", 0)], wire.sections.encode([(P.USER_PROPERTY, (SECRET, ""))]))),
+    V5.suback(V5.encode_suback(1, [0], wire.sections.encode([(P.REASON_STRING, SECRET)]))),
+    V5.unsubscribe(V5.encode_unsubscribe(1, ["a"], wire.sections.encode([(P.USER_PROPERTY, (SECRET, ""))]))),
+    V5.unsuback(V5.encode_unsuback(1, [0], wire.sections.encode([(P.REASON_STRING, SECRET)]))),
     V5.connack(
         V5.encode_connack(
             0,
-            properties=P.encode(
+            properties=wire.sections.encode(
                 [(P.REASON_STRING, SECRET), (P.AUTHENTICATION_METHOD, SECRET), (P.RESPONSE_INFORMATION, SECRET)]
                 + [(P.AUTHENTICATION_DATA, SECRET.encode())]
             ),
         )
     ),
     V5.from_client(
-        packet(0xF0, "18", props(P.encode([(P.AUTHENTICATION_METHOD, SECRET), (P.AUTHENTICATION_DATA, b"s3cret")])))
+        packet(
+            0xF0,
+            "18",
+            props(wire.sections.encode([(P.AUTHENTICATION_METHOD, SECRET), (P.AUTHENTICATION_DATA, b"s3cret")])),
+        )
     ),
 )
 
@@ -223,12 +232,14 @@ def test_empty_client_id_is_never_refused_by_the_protocol_of_5_0():
         pytest.param(lambda: V5.encode_unsuback(1, []), id="unsuback-nothing"),
         pytest.param(lambda: V5.encode_connack(0x87, session_present=True), id="refused-with-session"),
         pytest.param(lambda: V5.encode_connect(client_id="c", receive_maximum=0), id="receive-maximum-0"),
-        pytest.param(lambda: P.encode([(P.RECEIVE_MAXIMUM, 65_536)]), id="number-too-large"),
-        pytest.param(lambda: P.encode([(P.SUBSCRIPTION_IDENTIFIER, 0)]), id="identifier-0"),
-        pytest.param(lambda: P.encode([(P.SUBSCRIPTION_IDENTIFIER, 268_435_456)]), id="identifier-too-large"),
-        pytest.param(lambda: P.encode([(P.REASON_STRING, 5)]), id="number-for-a-string"),
-        pytest.param(lambda: P.encode([(P.CONTENT_TYPE, "x" * 65_536)]), id="string-too-long"),
-        pytest.param(lambda: P.variable_bytes(-1), id="negative-length"),
+        pytest.param(lambda: wire.sections.encode([(P.RECEIVE_MAXIMUM, 65_536)]), id="number-too-large"),
+        pytest.param(lambda: wire.sections.encode([(P.SUBSCRIPTION_IDENTIFIER, 0)]), id="identifier-0"),
+        pytest.param(
+            lambda: wire.sections.encode([(P.SUBSCRIPTION_IDENTIFIER, 268_435_456)]), id="identifier-too-large"
+        ),
+        pytest.param(lambda: wire.sections.encode([(P.REASON_STRING, 5)]), id="number-for-a-string"),
+        pytest.param(lambda: wire.sections.encode([(P.CONTENT_TYPE, "x" * 65_536)]), id="string-too-long"),
+        pytest.param(lambda: wire.sections.variable_bytes(-1), id="negative-length"),
     ],
 )
 def test_impossible_packet_is_not_written(call):
@@ -239,10 +250,12 @@ def test_impossible_packet_is_not_written(call):
 
 def test_properties_are_taken_out_by_id():
     """A reason string that does not fit goes, user properties stay as they are."""
-    section = P.encode([(P.USER_PROPERTY, ("a", "b")), (P.REASON_STRING, "why"), (P.USER_PROPERTY, ("a", "c"))])
-    left = P.without(section, wire.PUBACK, {P.REASON_STRING})
-    assert left == P.encode([(P.USER_PROPERTY, ("a", "b")), (P.USER_PROPERTY, ("a", "c"))])
-    assert P.without(b"", wire.PUBACK, {P.REASON_STRING}) == b""
+    section = wire.sections.encode(
+        [(P.USER_PROPERTY, ("a", "b")), (P.REASON_STRING, "why"), (P.USER_PROPERTY, ("a", "c"))]
+    )
+    left = wire.sections.without(section, wire.PUBACK, {P.REASON_STRING})
+    assert left == wire.sections.encode([(P.USER_PROPERTY, ("a", "b")), (P.USER_PROPERTY, ("a", "c"))])
+    assert wire.sections.without(b"", wire.PUBACK, {P.REASON_STRING}) == b""
 
 
 @pytest.mark.parametrize("case", VALID5, ids=lambda case: case.id)
@@ -266,7 +279,7 @@ def test_too_large_packet_has_its_own_code():
 def test_codec_of_older_levels_leaves_out_what_they_cannot_say(level):
     """The gate's one way of writing answers is right for each level."""
     codec = wire.codec_of(level)
-    section = P.encode([(P.REASON_STRING, "why")])
+    section = wire.sections.encode([(P.REASON_STRING, "why")])
     assert codec.encode_ack(wire.PUBACK, 1, 0x87, section) == bytes.fromhex("40020001")
     assert codec.encode_suback(1, [0, 0x87, 0x8F], section) == bytes.fromhex("90050001008080")
     assert codec.encode_unsuback(1, [0x11], section) == bytes.fromhex("b0020001")

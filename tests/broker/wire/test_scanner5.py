@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from broker import wire
-from tests.broker.wire_cases import CLIENT, hexed
-from tests.broker.wire_cases5 import HOSTILE5, VALID5, packet, props
+from tests.broker.wire.cases import CLIENT, hexed
+from tests.broker.wire.cases5 import HOSTILE5, VALID5, packet, props
 from tests.fuzz.invariants import EVERYTHING, MAX_PACKET
 from tests.fuzz.invariants5 import V5, check_scanner5, is_for_the_run5
 
 OPEN, SHUT = b"t/open", b"t/shut"
 TABLES = [{OPEN: True, SHUT: False} for _ in range(8)]
 P = wire.properties
-MESSAGE = P.encode(
+MESSAGE = wire.sections.encode(
     [
         (P.PAYLOAD_FORMAT, 1),
         (P.MESSAGE_EXPIRY, 60),
@@ -24,7 +24,7 @@ MESSAGE = P.encode(
         (P.USER_PROPERTY, ("k", "ü")),
     ]
 )
-LONG_SECTION = P.encode([(P.USER_PROPERTY, ("k", "v" * 500))])
+LONG_SECTION = wire.sections.encode([(P.USER_PROPERTY, ("k", "v" * 500))])
 
 
 def message(**fields) -> bytes:
@@ -71,10 +71,10 @@ SLOW_PACKETS = {
     "unknown-topic": message(topic="t/other", properties=MESSAGE),
     "denied-topic-qos1": message(topic=SHUT, qos=1, packet_id=1),
     "qos2": message(qos=2, packet_id=1),
-    "alias-with-topic": message(properties=P.encode([(P.TOPIC_ALIAS, 1)])),
-    "alias-alone": V5.encode_publish("", b"x", properties=P.encode([(P.TOPIC_ALIAS, 1)])),
-    "alias-behind-others": message(properties=MESSAGE + P.encode([(P.TOPIC_ALIAS, 1)])),
-    "identifier-of-client": message(properties=P.encode([(P.SUBSCRIPTION_IDENTIFIER, 1)])),
+    "alias-with-topic": message(properties=wire.sections.encode([(P.TOPIC_ALIAS, 1)])),
+    "alias-alone": V5.encode_publish("", b"x", properties=wire.sections.encode([(P.TOPIC_ALIAS, 1)])),
+    "alias-behind-others": message(properties=MESSAGE + wire.sections.encode([(P.TOPIC_ALIAS, 1)])),
+    "identifier-of-client": message(properties=wire.sections.encode([(P.SUBSCRIPTION_IDENTIFIER, 1)])),
     "no-property-length": packet(0x30, "0006 't/open'"),
     "no-property-length-qos1": packet(0x32, "0006 't/open' 0001"),
     "expiry-twice": packet(0x30, "0006 't/open'", props("02 00000001 02 00000001"), "'x'"),
@@ -110,7 +110,7 @@ def test_packet_that_needs_a_closer_look_ends_the_run(name, behind):
 
 def test_subscription_identifiers_are_in_the_run_downwards_only():
     """MQTT-3.3.4-6: a server says which subscriptions matched, a client never."""
-    raw = message(properties=P.encode([(P.SUBSCRIPTION_IDENTIFIER, n) for n in (1, 128, 268_435_455)]))
+    raw = message(properties=wire.sections.encode([(P.SUBSCRIPTION_IDENTIFIER, n) for n in (1, 128, 268_435_455)]))
     assert scan(raw, from_server=True) == (len(raw), 1, wire.END)
     assert scan(raw) == (0, 0, wire.SLOW)
     for wrong in ("0B 00", "0B 8000", "0B 8080808001", "0B 80"):

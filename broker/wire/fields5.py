@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from broker.framing import MAX_REMAINING_LENGTH, frame, legal_first_bytes
-from broker.packets import MQTT_5_0, NAMES, TYPE_MASK, MalformedPacket
-from broker.reason_codes import PROTOCOL_ERROR
+from broker.wire.framing import MAX_REMAINING_LENGTH, frame, legal_first_bytes
+from broker.wire.packets import MQTT_5_0, NAMES, TYPE_MASK, MalformedPacket
+from broker.wire.reason_codes import PROTOCOL_ERROR
 
 _LEGAL: Final = legal_first_bytes(MQTT_5_0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.packets import MalformedPacket
+from broker.wire.packets import MalformedPacket
 
 
 def field(packet: bytes, pos: int, end: int, clause: str) -> tuple[bytes, int]:

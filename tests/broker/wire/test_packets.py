@@ -8,7 +8,7 @@ import pytest
 
 from authsvc.core.credentials import WillMessage
 from broker import wire
-from tests.broker.wire_cases import CLIENT, HOSTILE, UNSUPPORTED, VALID, Hostile, Valid, connect_body, connected
+from tests.broker.wire.cases import CLIENT, HOSTILE, UNSUPPORTED, VALID, Hostile, Valid, connect_body, connected
 from tests.fuzz.invariants import encode
 
 

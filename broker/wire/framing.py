@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from broker.packets import (
+from broker.wire.packets import (
     AUTH,
     CONNECT,
     MQTT_3_1_1,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from broker import wire
-from tests.broker.wire_cases5 import ALL_PLACES, EVERY_PROPERTY, PLACES, hexed, in_place, props, sender_of
-from tests.fuzz.invariants5 import P, parse5
+from tests.broker.wire.cases5 import ALL_PLACES, EVERY_PROPERTY, PLACES, hexed, in_place, props, sender_of
+from tests.fuzz.invariants5 import parse5
 
 # Table 2-4 once more, by how a value is written; numbers with what they may be (3.1.2.11, 3.2.2.3, 3.3.2.3, 3.8.2.1).
 BOOLEANS = {0x01, 0x17, 0x19, 0x24, 0x25, 0x28, 0x29, 0x2A}
@@ -86,7 +86,7 @@ def as_the_specification_reads(section: bytes, place: str, *, from_server: bool)
 
 def accepted(place: str, section: bytes, sender: str) -> bool:
     try:
-        parse5(in_place(place, P.with_length(section)), sender)
+        parse5(in_place(place, wire.sections.with_length(section)), sender)
     except wire.MalformedPacket:
         return False
     return True

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from authsvc.core.credentials import WillMessage
-from broker import decode, decode5, encode, encode5, opening5, scanner, scanner5
-from broker.packets import (
+from broker.wire import decode, decode5, encode, encode5, opening5, scanner, scanner5
+from broker.wire.packets import (
     DISCONNECT,
     MQTT_3_1,
     MQTT_3_1_1,
@@ -32,7 +32,7 @@ from broker.packets import (
     Unsubscribe,
     UnsupportedProtocol,
 )
-from broker.scanner import Scan
+from broker.wire.scanner import Scan
 
 
 class Codec(Protocol):

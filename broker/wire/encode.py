@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from authsvc.core.credentials import WillMessage
-from broker.framing import MAX_REMAINING_LENGTH
-from broker.packets import (
+from broker.wire.framing import MAX_REMAINING_LENGTH
+from broker.wire.packets import (
     CONNACK,
     CONNECT,
     DUP,

@@ -12,9 +12,9 @@ Nothing here waits, reads a clock or keeps state, but for the cut packet in a `F
 
 from __future__ import annotations
 
-from broker import properties, reason_codes
-from broker.codec import Codec, codec_of, parse_connect
-from broker.decode import (
+from broker.wire import properties, reason_codes, sections
+from broker.wire.codec import Codec, codec_of, parse_connect
+from broker.wire.decode import (
     parse_ack,
     parse_bare,
     parse_connack,
@@ -25,7 +25,7 @@ from broker.decode import (
     parse_subscribe,
     parse_unsubscribe,
 )
-from broker.encode import (
+from broker.wire.encode import (
     DISCONNECT_PACKET,
     PINGREQ_PACKET,
     PINGRESP_PACKET,
@@ -39,9 +39,9 @@ from broker.encode import (
     encode_unsubscribe,
     remaining_length,
 )
-from broker.encode5 import connack_section, encode_auth
-from broker.framing import MAX_REMAINING_LENGTH, NEED_MORE, Framer, frame, legal_first_bytes, packet_size
-from broker.packets import (
+from broker.wire.encode5 import connack_section, encode_auth
+from broker.wire.framing import MAX_REMAINING_LENGTH, NEED_MORE, Framer, frame, legal_first_bytes, packet_size
+from broker.wire.packets import (
     AUTH,
     CONNACK,
     CONNECT,
@@ -81,9 +81,9 @@ from broker.packets import (
     Unsubscribe,
     UnsupportedProtocol,
 )
-from broker.scanner import CUT, END, FULL, SLOW, Run, Scan, scan_run
-from broker.scanner5 import scan_run5
-from broker.text import check_filter_bytes, check_topic_bytes
+from broker.wire.scanner import CUT, END, FULL, SLOW, Run, Scan, scan_run
+from broker.wire.scanner5 import scan_run5
+from broker.wire.text import check_filter_bytes, check_topic_bytes
 
 __all__ = [
     "AUTH",
@@ -168,4 +168,5 @@ __all__ = [
     "remaining_length",
     "scan_run",
     "scan_run5",
+    "sections",
 ]

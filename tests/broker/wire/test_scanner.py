@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker import wire
-from tests.broker.wire_cases import CLIENT, HOSTILE, VALID, hexed
+from tests.broker.wire.cases import CLIENT, HOSTILE, VALID, hexed
 from tests.fuzz.invariants import EVERYTHING, MAX_PACKET, check_scanner, is_for_the_run
 
 OPEN, SHUT = b"t/open", b"t/shut"

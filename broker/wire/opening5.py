@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from authsvc.core.credentials import WillMessage
-from broker import fields5, properties, reason_codes
-from broker.fields import field
-from broker.packets import (
+from broker.wire import fields5, properties, reason_codes, sections
+from broker.wire.fields import field
+from broker.wire.packets import (
     AUTH,
     CONNACK,
     CONNECT,
@@ -20,9 +20,11 @@ from broker.packets import (
     MalformedPacket,
     UnsupportedProtocol,
 )
-from broker.properties import Section
-from broker.reason_codes import PROTOCOL_ERROR
-from broker.text import OF_5_0, check_topic_bytes, utf8
+from broker.wire.reason_codes import PROTOCOL_ERROR
+from broker.wire.sections import (
+    Section,
+)
+from broker.wire.text import OF_5_0, check_topic_bytes, utf8
 
 _NOT_USER: Final = frozenset(properties.PROPERTIES) - {properties.USER_PROPERTY}
 _OF_DISCONNECT: Final = frozenset({properties.SESSION_EXPIRY, properties.SERVER_REFERENCE})
@@ -58,14 +60,14 @@ def parse_connect(packet: bytes) -> Connect:
         raise MalformedPacket("MQTT-3.1.2-11", f"will QoS {will_qos} without a will")
     if not has_will and will_retain:
         raise MalformedPacket("MQTT-3.1.2-13", "will retain without a will")
-    section, pos = properties.read(packet, pos, end, CONNECT, _NOT_USER, most=properties.MOST)
+    section, pos = sections.read(packet, pos, end, CONNECT, _NOT_USER, most=sections.MOST)
     method = _authentication(section)
 
     raw, pos = field(packet, pos, end, "MQTT-3.1.3-3")
     client_id = utf8(raw, "MQTT-3.1.3-4", OF_5_0.nul)
     will = None
     if has_will:
-        will_section, pos = properties.read(packet, pos, end, properties.WILL, _DELAY, most=properties.MOST)
+        will_section, pos = sections.read(packet, pos, end, properties.WILL, _DELAY, most=sections.MOST)
         raw_topic, pos = field(packet, pos, end, "MQTT-3.1.2-9")
         payload, pos = field(packet, pos, end, "MQTT-3.1.2-9")
         will = WillMessage(
@@ -116,7 +118,7 @@ def parse_connack(packet: bytes) -> Connack:
         raise MalformedPacket("MQTT-3.2.2-6", f"session present with reason code {code:#04x}", PROTOCOL_ERROR)
     if code not in reason_codes.CONNACK_CODES:
         raise MalformedPacket("MQTT-3.2.2-8", f"reason code {code:#04x} in a CONNACK")
-    section, pos = properties.read(packet, pos + 2, end, CONNACK, _NOT_USER)
+    section, pos = sections.read(packet, pos + 2, end, CONNACK, _NOT_USER)
     method = _authentication(section)
     fields5.close(pos, end)
     return Connack(
@@ -155,7 +157,7 @@ def parse_disconnect(packet: bytes, *, from_server: bool = False) -> Disconnect:
         )
     if pos == end:  # 3.14.2.2.1
         return Disconnect(reason=reason)
-    section, pos = properties.read(packet, pos, end, DISCONNECT, _OF_DISCONNECT, most=properties.MOST)
+    section, pos = sections.read(packet, pos, end, DISCONNECT, _OF_DISCONNECT, most=sections.MOST)
     fields5.close(pos, end)
     if from_server and properties.SESSION_EXPIRY in section:
         raise MalformedPacket("MQTT-3.14.2-2", "a session expiry interval from a server", PROTOCOL_ERROR)
@@ -172,10 +174,10 @@ def parse_disconnect(packet: bytes, *, from_server: bool = False) -> Disconnect:
 def parse_auth(packet: bytes, *, from_server: bool = False) -> Auth:
     pos, end = fields5.open_packet(packet, AUTH)
     if pos == end:  # 3.15.2.1: remaining length 0 is reason code 0
-        reason, section = reason_codes.SUCCESS, properties.EMPTY
+        reason, section = reason_codes.SUCCESS, sections.EMPTY
     else:
         reason = packet[pos]
-        section, pos = properties.read(packet, pos + 1, end, AUTH, _OF_AUTH, most=properties.MOST)
+        section, pos = sections.read(packet, pos + 1, end, AUTH, _OF_AUTH, most=sections.MOST)
     fields5.close(pos, end)
     if reason not in (reason_codes.AUTH_BY_SERVER if from_server else reason_codes.AUTH_BY_CLIENT):
         raise MalformedPacket("MQTT-3.15.2-1", f"reason code {reason:#04x} in an AUTH of this side", PROTOCOL_ERROR)

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from broker import fields5, properties, reason_codes
-from broker.fields import field
-from broker.opening5 import parse_auth, parse_connack, parse_connect, parse_disconnect
-from broker.packets import (
+from broker.wire import fields5, properties, reason_codes, sections
+from broker.wire.fields import field
+from broker.wire.opening5 import parse_auth, parse_connack, parse_connect, parse_disconnect
+from broker.wire.packets import (
     AUTH,
     CONNACK,
     CONNECT,
@@ -43,8 +43,8 @@ from broker.packets import (
     Unsuback,
     Unsubscribe,
 )
-from broker.reason_codes import PROTOCOL_ERROR
-from broker.text import OF_5_0, check_filter_bytes, check_topic_bytes
+from broker.wire.reason_codes import PROTOCOL_ERROR
+from broker.wire.text import OF_5_0, check_filter_bytes, check_topic_bytes
 
 _ALIAS: Final = frozenset({properties.TOPIC_ALIAS})
 _ACK_CODES: Final = {
@@ -66,7 +66,7 @@ def parse_publish(packet: bytes, *, from_server: bool = False) -> Publish:
     packet_id = None
     if qos:
         packet_id, pos = fields5.packet_id(packet, pos, end)
-    section, pos = properties.read(packet, pos, end, PUBLISH, _ALIAS, most=None if from_server else properties.MOST)
+    section, pos = sections.read(packet, pos, end, PUBLISH, _ALIAS, most=None if from_server else sections.MOST)
     alias = section.number(properties.TOPIC_ALIAS)
     if not from_server and properties.SUBSCRIPTION_IDENTIFIER in section:
         raise MalformedPacket("MQTT-3.3.4-6", "a subscription identifier from a client", PROTOCOL_ERROR)
@@ -101,7 +101,7 @@ def parse_ack(packet: bytes) -> Ack:
     pos += 1
     if pos == end:
         return Ack(type=kind, packet_id=packet_id, reason=reason)
-    section, pos = properties.read(packet, pos, end, kind, most=properties.MOST)
+    section, pos = sections.read(packet, pos, end, kind, most=sections.MOST)
     fields5.close(pos, end)
     return Ack(type=kind, packet_id=packet_id, reason=reason, properties=section.rest)
 
@@ -112,7 +112,7 @@ _CODE_CLAUSES: Final = {PUBACK: "MQTT-3.4.2-1", PUBREC: "MQTT-3.5.2-1", PUBREL: 
 def parse_subscribe(packet: bytes) -> Subscribe:
     pos, end = fields5.open_packet(packet, SUBSCRIBE | 0x02)
     packet_id, pos = fields5.packet_id(packet, pos, end)
-    section, pos = properties.read(packet, pos, end, SUBSCRIBE, most=properties.MOST)
+    section, pos = sections.read(packet, pos, end, SUBSCRIBE, most=sections.MOST)
     filters, options = [], []
     while pos < end:
         raw, pos = field(packet, pos, end, "MQTT-3.8.3-1")
@@ -144,7 +144,7 @@ def parse_subscribe(packet: bytes) -> Subscribe:
 def parse_suback(packet: bytes) -> Suback:
     pos, end = fields5.open_packet(packet, SUBACK)
     packet_id, pos = fields5.packet_id(packet, pos, end)
-    section, pos = properties.read(packet, pos, end, SUBACK)
+    section, pos = sections.read(packet, pos, end, SUBACK)
     codes = packet[pos:end]
     if not codes:
         raise MalformedPacket("MQTT-3.8.4-6", "a SUBACK without a reason code")
@@ -156,7 +156,7 @@ def parse_suback(packet: bytes) -> Suback:
 def parse_unsubscribe(packet: bytes) -> Unsubscribe:
     pos, end = fields5.open_packet(packet, UNSUBSCRIBE | 0x02)
     packet_id, pos = fields5.packet_id(packet, pos, end)
-    section, pos = properties.read(packet, pos, end, UNSUBSCRIBE, most=properties.MOST)
+    section, pos = sections.read(packet, pos, end, UNSUBSCRIBE, most=sections.MOST)
     filters = []
     while pos < end:
         raw, pos = field(packet, pos, end, "MQTT-3.10.3-1")
@@ -169,7 +169,7 @@ def parse_unsubscribe(packet: bytes) -> Unsubscribe:
 def parse_unsuback(packet: bytes) -> Unsuback:
     pos, end = fields5.open_packet(packet, UNSUBACK)
     packet_id, pos = fields5.packet_id(packet, pos, end)
-    section, pos = properties.read(packet, pos, end, UNSUBACK)
+    section, pos = sections.read(packet, pos, end, UNSUBACK)
     codes = packet[pos:end]
     if not codes:
         raise MalformedPacket("MQTT-3.11.3-1", "an UNSUBACK without a reason code")

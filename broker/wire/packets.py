@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from authsvc.core.credentials import WillMessage
-from broker.reason_codes import MALFORMED, PACKET_TOO_LARGE
+from broker.wire.reason_codes import MALFORMED, PACKET_TOO_LARGE
 
 # First byte of the fixed header without its flags (MQTT 3.1.1, table 2.1).
 CONNECT: Final = 0x10
