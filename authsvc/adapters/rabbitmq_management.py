@@ -22,7 +22,7 @@ import httpx
 from authsvc.adapters.adapter import AttachedConfig
 from authsvc.adapters.management import MANAGEMENT_TIMEOUT_S, ManagementUnavailable
 from authsvc.locks import KeyedLocks
-from broker.encode import DISCONNECT_PACKET, encode_connect
+from broker.wire.encode import DISCONNECT_PACKET, encode_connect
 
 LISTED_WITHIN_S: Final = 10.0  # collect_statistics_interval is 5 s; twice that, to be sure
 _ANY: Final = ("::", "0.0.0.0")  # noqa: S104  # what a listener on all addresses is listed as
