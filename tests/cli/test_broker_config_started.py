@@ -28,7 +28,7 @@ USER_OF_ROOT = "user root\n" if os.geteuid() == 0 else ""  # or Mosquitto gives 
 
 
 class _Printed(Mosquitto):
-    """Mosquitto with the printed file, its folder, and the socket that the helper waits for."""
+    """Mosquitto with the printed file, its folder, and the socket that its rig waits for."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
