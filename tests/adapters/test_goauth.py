@@ -207,7 +207,7 @@ async def test_a_store_that_cannot_be_read_is_an_error_of_the_backend(
         raise StoreUnavailable("the disk is gone")
 
     monkeypatch.setattr(goauth.world.service.facts, "token_by_digest", unreadable)
-    answer = await goauth.ask("user", {"username": "a1", "password": token, "clientid": "c1"})
+    answer = await goauth.ask("user", {"username": "a1", "password": token, "clientid": "not yet known"})
     assert answer.status_code == 503
     assert await goauth.acl(own("state/x"), WRITE)
     refusal = goauth.world.service.refusals.last(None)[0]
