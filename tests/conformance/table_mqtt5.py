@@ -54,7 +54,7 @@ MQTT5_CASES = (
         claim="Expiry ends the connection with 0xA0.",
         levels=FIVE,
         steps=(
-            Token("brief", "device", "A", expires_s=1.7),
+            Token("brief", "device", "A", expires_s=2.7),
             Connect("A", options=Options(secret="brief")),
             Is("A", "closed 0xa0"),
         ),

@@ -62,7 +62,7 @@ IDENTITY = (
         name="refused: expired token",
         claim="An expired token is refused.",
         steps=(
-            Token("brief", "device", "A", expires_s=0.6),
+            Token("brief", "device", "A", expires_s=2.7),
             Wait(1.2),
             Connect("A", "refused", Options(secret="brief")),
         ),
@@ -431,7 +431,7 @@ ENDS = (
         name="ends: expiry",
         claim="A connection ends when its token expires, and the token is refused from then on.",
         steps=(
-            Token("brief", "device", "A", expires_s=1.7),
+            Token("brief", "device", "A", expires_s=2.7),
             Connect("A", options=Options(secret="brief")),
             Is("A", "closed"),
             Wait(1),  # where whole seconds are counted, it ended up to one before
@@ -512,7 +512,7 @@ WILLS = (
         name="will: expiry",
         claim="A permitted will is sent when the token expires.",
         steps=_watches(
-            Token("brief", "device", "A", expires_s=1.7),
+            Token("brief", "device", "A", expires_s=2.7),
             Connect("A", options=Options(secret="brief", will=Will("T/g1/A/will"))),
             Is("A", "closed"),
             Wait(0.1),
