@@ -62,8 +62,8 @@ IDENTITY = (
         name="refused: expired token",
         claim="An expired token is refused.",
         steps=(
-            Token("brief", "device", "A", expires_s=2.7),
-            Wait(1.2),
+            Token("brief", "device", "A", expires_s=1.7),
+            Wait(2.3),
             Connect("A", "refused", Options(secret="brief")),
         ),
     ),
