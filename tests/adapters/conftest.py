@@ -158,7 +158,9 @@ class HookWorld(World):
         self._running = asyncio.create_task(self.hooks.run())
         self._stack = AsyncExitStack()
         self.url = await self._stack.enter_async_context(served(create_hooks_app(self.hooks)))
-        self.client = await self._stack.enter_async_context(httpx.AsyncClient(base_url=self.url, trust_env=False))
+        self.client = await self._stack.enter_async_context(
+            httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=30)
+        )
 
     async def shut(self, *, crash: bool = False) -> None:
         """End the hooks; a crash writes nothing that was owed."""
