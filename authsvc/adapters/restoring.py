@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authsvc.core import things
+from authsvc.core import things, tokens
 from authsvc.core.facts import Refusal, TenantState, Thing, ThingState
 from authsvc.core.reasons import Reason
 from authsvc.sessions import Admitted
@@ -20,16 +20,13 @@ async def admitted_again(service: Service, row: AttachedSession) -> Admitted | R
     `sessions.open` still has to see whether something changed meanwhile. Raises StoreUnavailable.
     """
     position = service.feed.position
-    now_us = service.now_us()
     token = await service.facts.token(row.tenant, row.token_id)
     secret = await service.store.secret(row.secret_id)
-    for ends in (token, secret):
-        if ends is None or ends.revoked_at_us is not None:
-            return Refusal(reason=Reason.TOKEN_REVOKED)
-        if ends.expires_at_us is not None and ends.expires_at_us <= now_us:
-            return Refusal(reason=Reason.TOKEN_EXPIRED)
-    assert token is not None
-    assert secret is not None
+    if token is None or secret is None:
+        return Refusal(reason=Reason.TOKEN_REVOKED)
+    ended = tokens.verify(token, secret, now_us=service.now_us())
+    if ended is not None:
+        return ended
     tenant = await service.facts.tenant(row.tenant)
     if tenant is None or tenant.state is not TenantState.ACTIVE:
         return Refusal(reason=Reason.TENANT_SUSPENDED)
