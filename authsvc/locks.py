@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from collections.abc import Hashable
+from contextlib import AbstractAsyncContextManager
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -15,35 +15,38 @@ class KeyedLocks(Generic[K]):
     """One FIFO lock per key; a key that nobody holds takes no memory. Not reentrant; for one event loop."""
 
     def __init__(self) -> None:
-        self._waiting: dict[K, deque[asyncio.Future[None]]] = {}  # a key is held while it is in here
+        # A key is held while it is in here; None: nobody has waited for it yet.
+        self._waiting: dict[K, deque[asyncio.Future[None]] | None] = {}
 
     def __len__(self) -> int:
         """Return how many keys are held."""
         return len(self._waiting)
 
-    @asynccontextmanager
-    async def hold(self, key: K) -> AsyncIterator[None]:
+    def hold(self, key: K) -> AbstractAsyncContextManager[None]:
         """Hold the lock of `key`. A waiter that is cancelled gives up its place."""
-        queue = self._waiting.get(key)
-        if queue is None:
-            self._waiting[key] = deque()
-        else:
-            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            queue.append(place)
-            try:
-                await place
-            except asyncio.CancelledError:
-                if place.done() and not place.cancelled():
-                    self._hand_on(key)  # the lock came in the same turn as the cancellation
-                elif place in queue:  # whoever let go in this turn has passed over it already
-                    queue.remove(place)
-                raise
-        try:
-            yield
-        finally:
-            self._hand_on(key)
+        return _Held(self, key)
 
-    def _hand_on(self, key: K) -> None:
+    async def take(self, key: K) -> None:
+        """Wait for the lock; whoever has it gives it back by `give`."""
+        if key not in self._waiting:
+            self._waiting[key] = None
+            return
+        queue = self._waiting[key]
+        if queue is None:
+            queue = self._waiting[key] = deque()
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.give(key)  # the lock came in the same turn as the cancellation
+            elif place in queue:  # whoever let go in this turn has passed over it already
+                queue.remove(place)
+            raise
+
+    def give(self, key: K) -> None:
+        """Hand the lock on to who waits longest."""
         queue = self._waiting[key]
         while queue:
             place = queue.popleft()
@@ -51,3 +54,19 @@ class KeyedLocks(Generic[K]):
                 place.set_result(None)
                 return
         del self._waiting[key]
+
+
+class _Held(AbstractAsyncContextManager[None]):
+    """One lock while it is held; a class, for a generator costs more than the lock."""
+
+    __slots__ = ("_key", "_locks")
+
+    def __init__(self, locks: KeyedLocks[K], key: K) -> None:
+        self._locks: KeyedLocks[K] = locks
+        self._key: K = key
+
+    async def __aenter__(self) -> None:
+        await self._locks.take(self._key)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._locks.give(self._key)

@@ -25,7 +25,7 @@ from authsvc.core.errors import StoreUnavailable
 from authsvc.core.facts import Name, Refusal, Secret, Thing
 from authsvc.core.policy import Decision, Grant
 from authsvc.core.reasons import Reason
-from authsvc.core.tokens import new_id, redacted
+from authsvc.core.tokens import Ids, redacted
 from authsvc.granting import Granting
 from authsvc.refusals import Refusals
 from authsvc.sessions import Admitted, Session, Sessions
@@ -61,7 +61,7 @@ class Service:
     ) -> None:
         self.store = store
         self.now_us = now_us
-        self._random = random
+        self._ids = Ids(random)
         self.refusals = Refusals(now_us=now_us)
         self.sets = Sets(store)
         self.facts = Facts(
@@ -99,7 +99,7 @@ class Service:
 
     def new_id(self) -> str:
         """Return a new id of 22 base62 characters; not a secret."""
-        return new_id(self._random)
+        return self._ids.new()
 
     async def start(self) -> None:
         """Take up position in the change feed, before `run` and any admission. Raises StoreUnavailable."""

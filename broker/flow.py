@@ -10,7 +10,7 @@ import asyncio
 import select
 from abc import abstractmethod
 from collections.abc import Callable
-from enum import IntFlag
+from typing import Final
 
 import structlog
 
@@ -27,13 +27,13 @@ from broker.wire.reason_codes import PACKET_TOO_LARGE
 log = structlog.get_logger(__name__)
 
 
-class Hold(IntFlag):
-    """Why nothing is read just now: from the client, or from the upstream."""
+class Hold:
+    """Why nothing is read just now: from the client, or from the upstream. Bits of a number."""
 
-    UPSTREAM = 1  # the link has enough
-    ADMISSION = 2  # too much came before the CONNACK
-    TURN = 4  # packets wait for the next turn of the loop
-    CLIENT = 8  # the client does not take what it is sent
+    UPSTREAM: Final = 1  # the link has enough
+    ADMISSION: Final = 2  # too much came before the CONNACK
+    TURN: Final = 4  # packets wait for the next turn of the loop
+    CLIENT: Final = 8  # the client does not take what it is sent
 
 
 class Flow(asyncio.Protocol):
@@ -67,7 +67,7 @@ class Flow(asyncio.Protocol):
         self.session: Session | None = None
         self.peer = ""
         self._loop = loop
-        self._holds = self._link_holds = Hold(0)
+        self._holds = self._link_holds = 0
         self._stopped = False  # packets wait for the upstream, and nobody has called for them
         self._heard_at = 0.0  # when the client's last whole packet came
         self._answers: bytearray | None = None  # while a chunk of the client is handled
@@ -249,13 +249,13 @@ class Flow(asyncio.Protocol):
         """Whether the upstream has enough for now."""
         return bool(self._holds & Hold.UPSTREAM)
 
-    def hold(self, why: Hold) -> None:
+    def hold(self, why: int) -> None:
         """Read nothing from the client until `release` with the same reason."""
         if not self._holds and self.transport is not None and not self.is_ended:
             self.transport.pause_reading()
         self._holds |= why
 
-    def release(self, why: Hold) -> None:
+    def release(self, why: int) -> None:
         """Read again, if nothing else holds."""
         if self._holds & why:
             self._holds &= ~why
@@ -264,12 +264,12 @@ class Flow(asyncio.Protocol):
                 if self.transport is not None and not self.is_ended:
                     self.transport.resume_reading()
 
-    def _hold_link(self, why: Hold) -> None:
+    def _hold_link(self, why: int) -> None:
         if not self._link_holds:
             self.link.pause()
         self._link_holds |= why
 
-    def _release_link(self, why: Hold) -> None:
+    def _release_link(self, why: int) -> None:
         if self._link_holds & why:
             self._link_holds &= ~why
             if not self._link_holds and self.is_open:

@@ -143,6 +143,16 @@ def test_an_id_is_22_base62_characters_all_equally_likely():
     assert re.fullmatch(r"[0-9A-Za-z]{22}", tokens.new_id())
 
 
+def test_ids_made_in_stock_are_those_of_the_random_bytes_in_order():
+    """Every digit is used at most once, and a new stock is drawn when what is left is too short for an id."""
+    blocks = [b"\xff" * 10, bytes(range(62)), bytes(range(61, -1, -1))]
+    ids = tokens.Ids(lambda _: blocks.pop(0))
+    back = ALPHABET[::-1]
+    assert [ids.new() for _ in range(4)] == [ALPHABET[:22], ALPHABET[22:44], back[:22], back[22:44]]
+    assert blocks == []
+    assert len({made for ids in (tokens.Ids(), tokens.Ids()) for made in (ids.new() for _ in range(500))}) == 1_000
+
+
 @pytest.mark.parametrize("text", [GOOD, f"x {GOOD} y", GOOD[:-3], GOOD.upper(), GOOD + "extra"], ids=count())
 def test_whatever_looks_like_a_token_is_hidden_in_text(text):
     """One with a typo or a lost end would give most of the secret away."""
@@ -158,8 +168,15 @@ def test_ordinary_text_is_left_alone(text):
     assert tokens.redacted(text) == text
 
 
+def test_the_shortest_that_looks_like_a_token_is_found():
+    """The length that is asked before the pattern is not above the pattern's own."""
+    shortest = f"eyJ{'a' * 8}.{'b' * 8}."
+    assert tokens.holds_token(shortest)
+    assert tokens.redacted(shortest) == "…"
+
+
 @pytest.mark.parametrize("body", ["asapp_" + "x" * 44, "asapp_" + "x" * 42, "asxyz_" + "x" * 43, "asapp_" + "-" * 43])
 def test_a_right_checksum_does_not_make_a_token_of_another_form(body):
     """Length, kind and alphabet are exact, whoever computed the checksum."""
-    assert tokens.parse(body + tokens._checksum(body)) is None
-    assert tokens.parse("asapp_" + "x" * 43 + tokens._checksum("asapp_" + "x" * 43)) is not None
+    assert tokens.parse(body + tokens._checksum(body.encode())) is None
+    assert tokens.parse("asapp_" + "x" * 43 + tokens._checksum(b"asapp_" + b"x" * 43)) is not None
