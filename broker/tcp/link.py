@@ -122,8 +122,10 @@ class TcpLink(asyncio.Protocol):
         if self._transport is not None and self._open and not self._leaving:
             self._transport.resume_reading()
 
-    def subscribed(self, filters: Sequence[tuple[str, int]]) -> None:
-        """Nothing to do: the broker keeps retained messages itself."""
+    def subscribed(self, filters: Sequence[tuple[str, int]]) -> None:  # noqa: ARG002
+        """Take what comes from now on without making the broker wait; it keeps retained messages itself."""
+        if self._transport is not None:
+            acknowledge_at_once(self._transport.get_extra_info("socket"))
 
     def close(self) -> None:
         """Send what was written and an end of file, and wait for the broker's.
@@ -250,3 +252,13 @@ def prepare_socket(connection: socket.socket | None) -> None:
     ):
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def acknowledge_at_once(connection: socket.socket | None) -> None:
+    """Have the kernel acknowledge what comes when it comes, until data is sent again soon after some has come.
+
+    After an exchange like SUBSCRIBE and SUBACK it holds acknowledgements back for 40 ms, to send them along with data.
+    A broker that leaves Nagle's algorithm on, as Mosquitto does, holds its deliveries back until they come.
+    """
+    if connection is not None and connection.family != socket.AF_UNIX and hasattr(socket, "TCP_QUICKACK"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

@@ -22,6 +22,7 @@ from tests.bench.table import Row
 TOPIC = "default/default/bench-000000/state/x"
 RATE = 1_000  # messages a second
 SECONDS = 5.0  # of one measurement
+FIRST = 500  # messages that do not count: connections that have just begun are another question, on either side
 ADDED_P50 = 150e-6
 ADDED_P99 = 1e-3
 BAD_LOGINS = 300  # a second
@@ -52,7 +53,7 @@ def bad_logins(rounds: int) -> Iterator[Row]:
         quiet, loud = [], []
         for _ in range(min(rounds, 2)):
             quiet.append(waits(service.mqtt, fleet.login(0), fleet.reader(), seconds=seconds)[98])
-            with _guessing(service.mqtt, seconds):
+            with _guessing(service.mqtt, seconds + FIRST / RATE):
                 loud.append(waits(service.mqtt, fleet.login(0), fleet.reader(), seconds=seconds)[98])
     mine, other = statistics.median(loud), statistics.median(quiet)
     what = "live delivery p99, 300 bad logins/s beside it"
@@ -69,8 +70,8 @@ def waits(address: servers.Address, publisher: load.Login, reader: load.Login, *
         load.subscribe(sink, "default/default/#", 0)
         packet = wire.encode_publish(TOPIC, bytes(8))
         head = packet[:-8]
-        total = int(seconds * RATE)
-        with selectors.DefaultSelector() as selector:
+        total = FIRST + int(seconds * RATE)
+        with selectors.SelectSelector() as selector:  # the others wait for whole milliseconds, and then send two
             selector.register(sink, selectors.EVENT_READ)
             rest, sent = b"", 0
             started = time.perf_counter()
@@ -93,7 +94,7 @@ def waits(address: servers.Address, publisher: load.Login, reader: load.Login, *
                     end = (n + 1) * len(packet)
                     found.append(now - struct.unpack("d", rest[end - 8 : end])[0])
                 rest = rest[whole * len(packet) :]
-    return statistics.quantiles(found, n=100)
+    return statistics.quantiles(found[FIRST:], n=100)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,9 @@ def free_port() -> int:
 class Mosquitto:
     """Started by `start`, ended by `stop`; between the two by `start` again on the same port."""
 
-    def __init__(self, folder: Path, *, port: int | None = None, persistence: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, port: int | None = None, persistence: bool = False, nodelay: bool = True
+    ) -> None:
         if BINARY is None:
             pytest.skip("mosquitto is not installed")
         self.port = port or free_port()
@@ -33,7 +35,7 @@ class Mosquitto:
             f"listener 0 {self.path}",
             "allow_anonymous true",
             "max_queued_messages 5000",
-            "set_tcp_nodelay true",
+            f"set_tcp_nodelay {str(nodelay).lower()}",  # false is Mosquitto's own default
         ]
         if os.geteuid() == 0:
             lines.append("user root")  # or it would give up the right to its own folder

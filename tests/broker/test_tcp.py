@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -46,6 +47,26 @@ async def test_messages_go_through_in_both_directions(upstream):
     two.write(wire.encode_publish("x/1", b"m", qos=1, packet_id=3))
     assert (await first.published())[0].payload == b"m"
     await second.until(lambda: bool(second.of(wire.PUBACK)))
+
+
+async def test_the_first_deliveries_of_a_subscription_are_not_held_back_for_acknowledgements(tmp_path):
+    """Where Mosquitto leaves Nagle's algorithm on, a SUBACK not acknowledged at once holds back what follows it."""
+    mosquitto = Mosquitto(tmp_path, nodelay=False)
+    await mosquitto.start()
+    upstream = TcpUpstream("127.0.0.1", mosquitto.port)
+    await upstream.start()
+    waits = []
+    for upstream_id in (A, B, C):  # the best of them: other work on the machine only adds
+        link, owner = await connected(upstream, upstream_id)
+        await subscribe(link, owner, ("x", 0))
+        link.subscribed([("x", 0)])
+        started = time.perf_counter()
+        await upstream.publish("x", b"m", qos=0, retain=False)
+        await owner.published()
+        waits.append(time.perf_counter() - started)
+    await upstream.stop()
+    await mosquitto.stop()
+    assert min(waits) < 0.03  # held back it is 40 ms
 
 
 async def test_a_unix_socket_serves_as_well(mosquitto):
