@@ -72,6 +72,26 @@ class GateBroker(Broker):  # type: ignore[misc]
 
     # --- sessions --------------------------------------------------------------------------------------------
 
+    async def _publish_session_retained_messages(self, session: Session) -> None:
+        """Send a resumed session its queue, and wait for no answer.
+
+        amqtt routes nothing of what the client publishes before the whole queue is acknowledged, or given up after 5 s:
+        of a client that goes meanwhile it would lose messages that it has acknowledged, the will among them.
+        """
+        waiting = session.retained_messages
+        handler = self._get_handler(session)
+        while handler is not None and not waiting.empty():
+            message = waiting.get_nowait()
+            if self.short and message.qos == 1:
+                handler.deliver_acknowledged(_head(message.topic, message.data), message.data)
+            else:
+                self._start_delivery(handler, message.topic, message.data, message.qos)
+
+    def _start_delivery(self, handler: GateHandler, topic: str, payload: bytes, qos: int) -> None:
+        """Deliver amqtt's way: a task, of which the loop that broadcasts asks what became of it."""
+        delivery = handler.mqtt_publish(topic, payload, qos, retain=False)
+        self._tasks_queue.append(asyncio.ensure_future(delivery))
+
     async def _initialize_client_session(
         self,
         reader: ReaderAdapter,
@@ -153,9 +173,7 @@ class GateBroker(Broker):  # type: ignore[misc]
                 handler = self._get_handler(session)
                 if not isinstance(handler, GateHandler) or qos > 1:
                     if handler is not None:
-                        self._tasks_queue.append(
-                            asyncio.ensure_future(handler.mqtt_publish(topic, payload, qos, retain=False))
-                        )
+                        self._start_delivery(handler, topic, payload, qos)
                 elif qos:
                     head = head or _head(topic, payload)
                     handler.deliver_acknowledged(head, payload)

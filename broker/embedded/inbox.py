@@ -156,10 +156,8 @@ class Inbox:
             self._link.owner.resume_client()
 
     def _give_answers(self) -> None:
-        """Give amqtt the acknowledgements that wait behind a SUBSCRIBE or UNSUBSCRIBE.
-
-        A resumed session's queue goes out before amqtt answers anything, message by message, 5 s for each that is
-        not acknowledged: the acknowledgements must not wait for that answer.
+        """Give amqtt the acknowledgements behind a SUBSCRIBE or UNSUBSCRIBE: however long its answer takes, these are
+        for deliveries that have their 5 s.
         """
         answers, kept = take_answers(self._chunks, self._position)
         if answers:

@@ -59,7 +59,6 @@ class EmbeddedLink:
         self._flush_due = False
         self._paused = False
         self._open = False  # the owner has the link
-        self._suback_seen = False
         self._filters: set[str] = set()
         self._closing: asyncio.TimerHandle | None = None
         self._ended = False  # end of file was fed
@@ -171,9 +170,6 @@ class EmbeddedLink:
                 self.dropped += 1
                 self._upstream.dropped += 1
                 return
-            if packet[0] & 0x01 and not self._suback_seen:
-                # Nobody asked yet: a message that waited in the queue, which amqtt sends with the flag set
-                packet = bytes((packet[0] & 0xFE,)) + packet[1:]
         elif kind == _CONNACK and not self.answer.done():
             self.session_present = bool(packet[2] & 0x01)
             self.connack = wire.Connack(session_present=self.session_present, code=packet[3])
@@ -198,7 +194,6 @@ class EmbeddedLink:
             self._flush_soon()
 
     def _subscribe_answered(self, packet: bytes) -> None:
-        self._suback_seen = True
         asked, self.inbox.asked = self.inbox.asked, None
         if isinstance(asked, wire.Subscribe):
             codes = wire.parse_suback(packet).codes

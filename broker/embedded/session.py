@@ -10,6 +10,7 @@ from amqtt.session import OutgoingApplicationMessage, Session
 from transitions import MachineError
 
 ACKNOWLEDGE_WITHIN_S = 5.0  # as amqtt has it; then the delivery is given up
+RETRY_WITHIN_S = 10.0  # as amqtt has it too
 GIVE_UP_EVERY_S = 0.1
 MAX_UNACKNOWLEDGED = 32_768  # deliveries of a connection; with all 65,535 ids taken, amqtt looks each of them up
 
@@ -65,6 +66,7 @@ class GateHandler(BrokerProtocolHandler):  # type: ignore[misc]
 
     given_up: Callable[[int], None] | None = None  # called with how many deliveries got no answer in time
     _due: asyncio.TimerHandle | None = None
+    _retries: asyncio.Future[list[BaseException | None]] | None = None
 
     def deliver(self, packet: bytes) -> None:
         """Send a QoS 0 PUBLISH."""
@@ -108,6 +110,24 @@ class GateHandler(BrokerProtocolHandler):  # type: ignore[misc]
     def _count_given_up(self, count: int) -> None:
         if count and self.given_up is not None:
             self.given_up(count)
+
+    async def _retry_deliveries(self) -> None:
+        """Take up the exchanges that the last connection left open, and wait for no answer: the client may be gone.
+
+        amqtt does nothing of what a client says before it has them all, or 10 s have passed.
+        """
+        session = self.session
+        if session is None:
+            return
+        begun = {*self._pubrec_waiters, *self._pubcomp_waiters, *self._pubrel_waiters}  # by this connection, already
+        left = [
+            self._handle_message_flow(message)
+            for message in (*session.inflight_in.values(), *session.inflight_out.values())
+            if type(message) is not _Sent and message.packet_id not in begun
+        ]
+        if left:
+            within = [asyncio.wait_for(flow, RETRY_WITHIN_S) for flow in left]
+            self._retries = asyncio.gather(*within, return_exceptions=True)
 
     async def stop(self) -> None:
         """Stop as amqtt does, and forget what waits: it is not sent again."""

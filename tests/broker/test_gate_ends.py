@@ -92,6 +92,26 @@ async def test_the_will_comes_after_all_that_the_client_sent(rig: Rig) -> None:
     assert [p.topic for p in got] == ["t/g/a/n"] * 300 + ["t/g/a/will"]
 
 
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_the_will_waits_for_no_answer_to_a_queue(rig: Rig, qos: int) -> None:
+    """A client that comes back and is lost before it has acknowledged what waited for it: its will is sent at once."""
+    spy = await rig.spy()
+    a = await rig.client("a", clean=False)
+    assert await a.subscribe(("t/g/a/q", 2)) == [2]
+    await rig.lost(a)
+    for _ in range(3):
+        await spy.publish("t/g/a/q", b"waits", qos=2)
+        assert (await spy.delivery()).topic == "t/g/a/q"
+    a = await rig.client("a", clean=False, will=will(qos=qos))
+    for packet in (rig.codec.encode_publish("t/g/a/n", b"n", qos=2, packet_id=1), rig.codec.encode_ack(wire.PUBREL, 1)):
+        await a.send(packet)
+        while (await a.next_packet())[0] not in {wire.PUBREC, wire.PUBCOMP}:
+            pass  # of what waited: not acknowledged
+    async with asyncio.timeout(1):
+        await rig.lost(a)
+        assert [(await spy.delivery()).topic for _ in range(2)] == ["t/g/a/n", "t/g/a/will"]
+
+
 async def test_the_will_is_judged_again_when_it_fires(rig: Rig) -> None:
     """A right that went meanwhile takes the will with it."""
     spy = await rig.spy()

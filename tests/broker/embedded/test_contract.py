@@ -13,6 +13,7 @@ import pytest
 from amqtt.broker import Broker
 from amqtt.contexts import ListenerType
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
+from amqtt.mqtt.protocol.handler import ProtocolHandler
 
 from authsvc.core.errors import InvalidInput, UpstreamUnavailable
 from broker import wire
@@ -223,6 +224,7 @@ def test_what_is_called_in_amqtt_is_still_there():
     [
         "_topic_filtering",
         "_publish_retained_messages_for_subscription",
+        "_publish_session_retained_messages",
         "_initialize_client_session",
         "_broadcast_message",
         "_run_broadcast",
@@ -235,6 +237,12 @@ def test_what_is_answered_in_place_of_amqtt_is_what_it_asks(name):
     assert list(inspect.signature(own).parameters) == list(inspect.signature(theirs).parameters)
     assert inspect.iscoroutinefunction(theirs)
     assert f"self.{name}(" in inspect.getsource(Broker)
+
+
+def test_amqtt_takes_up_open_exchanges_before_it_hears_the_client():
+    """The override waits for nothing where amqtt waits for all of them."""
+    assert "await self._retry_deliveries()" in inspect.getsource(ProtocolHandler.start)
+    assert list(inspect.signature(ProtocolHandler._retry_deliveries).parameters) == ["self"]
 
 
 async def test_amqtt_prints_no_payload_and_a_client_cannot_make_it_log_at_will(upstream, caplog):

@@ -182,3 +182,71 @@ async def test_what_was_written_before_an_end_is_routed(upstream):
             link.write(wire.DISCONNECT_PACKET)
         await heard.published(300)
         await link.wait_closed()
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_what_a_resumed_client_says_waits_for_no_answer_to_its_queue(upstream, qos):
+    """Of a client that goes without having acknowledged it nothing is lost that it was answered."""
+    receiver, heard = await connected(upstream, C)
+    await subscribe(receiver, heard, ("x", 0))
+    link, owner = await connected(upstream, clean=False)
+    await subscribe(link, owner, ("q", qos))
+    link.abort()
+    await link.wait_closed()
+    for payload in (b"1", b"2", b"3"):
+        await upstream.publish("q", payload, qos=1, retain=False)
+    await turns()
+    link, owner = await connected(upstream, clean=False)
+    async with asyncio.timeout(1):
+        await _exactly_once(link, owner, range(1, 4))
+        await subscribe(link, owner, ("y", 0))
+        link.close()
+        await link.wait_closed()
+        await heard.published(3)
+    assert [message.payload for message in heard.publishes] == [b"1", b"2", b"3"]
+    assert [(message.payload, message.qos) for message in owner.publishes] == [(b"1", qos), (b"2", qos), (b"3", qos)]
+
+
+async def test_what_a_resumed_client_says_waits_for_no_exchange_that_was_left_open(upstream):
+    """A QoS 2 message without its PUBREL goes out when that comes, and what is sent meanwhile before it."""
+    receiver, heard = await connected(upstream, C)
+    await subscribe(receiver, heard, ("x", 0))
+    link, owner = await connected(upstream, clean=False)
+    link.write(wire.encode_publish("x", b"9", qos=2, packet_id=9))
+    await owner.until(lambda: bool(owner.of(wire.PUBREC)))
+    link.abort()
+    await link.wait_closed()
+    link, owner = await connected(upstream, clean=False)
+    async with asyncio.timeout(1):
+        await _exactly_once(link, owner, range(1, 3))
+        await heard.published(2)
+        link.write(wire.encode_ack(wire.PUBREL, 9))
+        await heard.published(3)
+    assert [message.payload for message in heard.publishes] == [b"1", b"2", b"9"]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_what_a_connection_has_sent_already_is_not_taken_up_as_left_open(upstream, qos):
+    """A message may be delivered between the CONNACK and the start of the session."""
+    link, owner = await connected(upstream, clean=False)
+    await subscribe(link, owner, ("x", qos))
+    await upstream.publish("x", b"m", qos=1, retain=False)
+    await owner.published()
+    session, handler = upstream.broker.sessions[A]
+    assert session.inflight_out
+    await handler._retry_deliveries()
+    await turns()
+    assert len(owner.publishes) == 1
+
+
+async def _exactly_once(link, owner, packet_ids) -> None:
+    """Publish the numbers and go through their exchanges."""
+    for packet_id in packet_ids:
+        link.write(wire.encode_publish("x", b"%d" % packet_id, qos=2, packet_id=packet_id))
+        await _packet(owner, wire.encode_ack(wire.PUBREC, packet_id))
+        link.write(wire.encode_ack(wire.PUBREL, packet_id))
+        await _packet(owner, wire.encode_ack(wire.PUBCOMP, packet_id))
+
+
+async def _packet(owner, packet: bytes) -> None:
+    await owner.until(lambda: packet in owner.packets)

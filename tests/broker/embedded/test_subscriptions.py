@@ -92,7 +92,7 @@ async def test_retained_messages_come_after_the_suback_with_the_flag_and_the_low
 
 
 async def test_a_queued_message_comes_without_the_retain_flag(upstream):
-    """amqtt sends what waited for a session with the flag set; nobody retained it."""
+    """amqtt would send what waited for a session with the flag set; nobody retained it."""
     link, owner = await connected(upstream, clean=False)
     await subscribe(link, owner, ("x", 1))
     link.abort()
