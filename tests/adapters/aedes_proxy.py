@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+EVENT = re.compile(rb"(?<=\n\r\n)")  # where the chunk of a line ends
 
 
 class Proxy:
     """Passes connections on to `port`. `cut` breaks them, `refusing` takes no new ones.
 
-    While `stopped` nothing passes; while `deaf` nothing that the service says.
+    While `stopped` nothing passes; while `deaf` nothing that the service says. `pause_s` lies behind each event of a
+    stream, as between events that a busy machine sends one by one.
     """
 
     def __init__(self, port: int) -> None:
@@ -19,6 +23,7 @@ class Proxy:
         self.url = ""
         self.refusing = False
         self.deaf = False
+        self.pause_s = 0.0
         self.streams: list[asyncio.StreamWriter] = []  # to the agent: connections that carry the events
         self._running = asyncio.Event()
         self._running.set()
@@ -71,8 +76,11 @@ class Proxy:
                 await self._running.wait()
                 while self.deaf and agent is None:
                     await asyncio.sleep(0.01)
-                sink.write(data)
-                await sink.drain()
+                for part in EVENT.split(data) if self.pause_s and sink in self.streams else [data]:
+                    sink.write(part)
+                    await sink.drain()
+                    if sink in self.streams:
+                        await asyncio.sleep(self.pause_s)
         sink.transport.abort()
 
 

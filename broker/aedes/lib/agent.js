@@ -49,7 +49,7 @@ export class Agent extends EventEmitter {
     this.closed = false
     this.lives = new Map() // client id -> Live; one at most, as in Aedes
     this.service = new Service({ url, secret, tls, name: rest.name, timeoutMs: rest.timeoutMs })
-    this.notices = new Notices((body) => this.service.post('notices', { ...this.#self(), ...body }))
+    this.notices = new Notices((body) => this.service.tell('notices', { ...this.#self(), ...body }))
     this.orders = new Orders(this)
     this.nowhere = `${SYS}${broker.id}/authsvc/nowhere`
     this.byClient = new WeakMap() // the Client of Aedes -> Live, as long as Aedes has it
@@ -217,7 +217,7 @@ export class Agent extends EventEmitter {
     const asked = this.orders.asking()
     try {
       await this.orders.wiped(packet.clientId)
-      const answer = await this.service.post('connect', body)
+      const answer = await this.service.ask('connect', body)
       if (answer.result !== 'allow') {
         this.emit('refused', { clientId: packet.clientId, reason: answer.reason })
         return { code: [1, 2, 3, 4, 5].includes(answer.code) ? answer.code : 5 }
@@ -237,8 +237,8 @@ export class Agent extends EventEmitter {
     const live = new Live(client, {
       session: text(answer.session), clientId: text(answer.client_id), epoch: text(answer.epoch), rev: answer.rev
     })
-    this.orders.hold(live, answer)
     if (this.orders.endedMeanwhile(live)) return { code: 5 }
+    this.orders.hold(live, answer)
     const former = this.lives.get(live.clientId)
     this.lives.set(live.clientId, live)
     this.byClient.set(client, live)

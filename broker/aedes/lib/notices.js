@@ -13,20 +13,20 @@ export class Notices {
     this.gone = []
     this.done = []
     this.denied = new Map()
-    this.timer = null
-    this.at = Infinity
-    this.sending = false
-    this.closed = false
+    // The service takes who left when an order that is under way for him is done. So the answer to an order waits for
+    // no other notice: the two would wait for each other.
+    this.answers = new Lane(() => this.#sendAnswers())
+    this.others = new Lane(() => this.#sendOthers())
   }
 
   left (live, kept) {
     if (this.gone.length < MAX_WAITING) this.gone.push({ client_id: live.clientId, session: live.session, kept })
-    this.#flushIn(SOON_MS)
+    this.others.goIn(SOON_MS)
   }
 
   answer (call, result) {
     if (this.done.length < MAX_WAITING) this.done.push({ call, ...result })
-    this.#flushIn(SOON_MS)
+    this.answers.goIn(SOON_MS)
   }
 
   /** Equal denials are counted, not told one by one. */
@@ -40,39 +40,65 @@ export class Notices {
       const session = live.session
       this.denied.set(key, { session, client_id: live.clientId, action, topic: topic.slice(0, 256), reason, rule, count: 1 })
     }
-    this.#flushIn(DENIALS_MS)
+    this.others.goIn(DENIALS_MS)
+  }
+
+  close () {
+    this.answers.close()
+    this.others.close()
+  }
+
+  async #sendAnswers () {
+    const done = this.done.splice(0, PER_REQUEST)
+    await this.send({ done }).catch(() => {}) // an order whose answer is lost is given again
+    return this.done.length > 0 ? SOON_MS : null
+  }
+
+  async #sendOthers () {
+    const gone = this.gone.splice(0, PER_REQUEST)
+    const denied = [...this.denied.entries()].slice(0, PER_REQUEST)
+    for (const [key] of denied) this.denied.delete(key)
+    let delay = SOON_MS
+    try {
+      await this.send({ gone, denied: denied.map(([, denial]) => denial) })
+    } catch {
+      this.gone.unshift(...gone) // denials are not worth it
+      this.gone.length = Math.min(this.gone.length, MAX_WAITING)
+      delay = AGAIN_MS
+    }
+    return this.gone.length + this.denied.size > 0 ? delay : null
+  }
+}
+
+/** Sends one request after the other; `send` returns after how many milliseconds the next one is due, or null. */
+class Lane {
+  constructor (send) {
+    this.send = send
+    this.timer = null
+    this.at = Infinity
+    this.sending = false
+    this.closed = false
+  }
+
+  goIn (delayMs) {
+    const at = Date.now() + delayMs
+    if (this.closed || this.sending || at >= this.at) return
+    clearTimeout(this.timer)
+    this.at = at
+    this.timer = setTimeout(() => this.#go(), delayMs)
+    this.timer.unref()
+  }
+
+  async #go () {
+    this.at = Infinity
+    this.sending = true
+    const delay = await this.send()
+    this.sending = false
+    if (delay !== null) this.goIn(delay)
   }
 
   close () {
     this.closed = true
     clearTimeout(this.timer)
-  }
-
-  #flushIn (delayMs) {
-    const at = Date.now() + delayMs
-    if (this.closed || this.sending || at >= this.at) return
-    clearTimeout(this.timer)
-    this.at = at
-    this.timer = setTimeout(() => this.#flush(), delayMs)
-    this.timer.unref()
-  }
-
-  async #flush () {
-    this.at = Infinity
-    this.sending = true
-    const gone = this.gone.splice(0, PER_REQUEST)
-    const done = this.done.splice(0, PER_REQUEST)
-    const denied = [...this.denied.entries()].slice(0, PER_REQUEST)
-    for (const [key] of denied) this.denied.delete(key)
-    let delay = SOON_MS
-    try {
-      await this.send({ gone, done, denied: denied.map(([, denial]) => denial) })
-    } catch {
-      this.gone.unshift(...gone) // an order is given again by the service; denials are not worth it
-      this.gone.length = Math.min(this.gone.length, MAX_WAITING)
-      delay = AGAIN_MS
-    }
-    this.sending = false
-    if (this.gone.length + this.done.length + this.denied.size > 0) this.#flushIn(delay)
   }
 }

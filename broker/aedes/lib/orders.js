@@ -146,9 +146,9 @@ export class Orders {
     const part = { node: options.node, run, epoch: this.epoch }
     for (let first = 0; first < all.length; first += PART) {
       const sessions = all.slice(first, first + PART).map(({ clientId, session, etag }) => [clientId, session, etag])
-      await service.post('resync', { ...part, sessions, last: false })
+      await service.tell('resync', { ...part, sessions, last: false })
     }
-    await service.post('resync', { ...part, sessions: [], last: true })
+    await service.tell('resync', { ...part, sessions: [], last: true })
   }
 
   #grant (event) {

@@ -1,4 +1,7 @@
-// The way to the service: questions as short requests, and one long request whose answer never ends, the event stream.
+// The way to the service: short requests, and one long request whose answer never ends, the event stream.
+//
+// Questions and reports have connections of their own: the service may keep a CONNECT waiting until it has been told
+// that an order is done, and however many wait, that report must find a way.
 
 import http from 'node:http'
 import https from 'node:https'
@@ -20,31 +23,41 @@ export class Service {
     this.path = `${base.pathname.replace(/\/+$/, '')}/hooks/${encodeURIComponent(name)}/`
     this.timeoutMs = timeoutMs
     this.module = base.protocol === 'https:' ? https : http
-    const agent = new this.module.Agent({ keepAlive: true, timeout: 15_000, maxSockets: 64, ...tls })
+    const kept = { keepAlive: true, timeout: 15_000, ...tls }
+    this.asking = new this.module.Agent({ ...kept, maxSockets: 64 })
+    this.telling = new this.module.Agent(kept) // a few at once by themselves
     this.options = {
       protocol: base.protocol,
       hostname: base.hostname.replace(/^\[|\]$/g, ''),
       port: base.port || undefined,
-      agent,
       headers: secret ? { authorization: `Bearer ${secret}` } : {}
     }
     this.tls = tls
   }
 
-  /** Post an object and return the object that is answered. Rejects with Unavailable, within the time-out. */
-  async post (path, body) {
+  /** Ask about a CONNECT: post an object and return the one that is answered. Rejects with Unavailable, in time. */
+  ask (path, body) {
+    return this.#post(this.asking, path, body)
+  }
+
+  /** Report: as `ask`, and never behind it. */
+  tell (path, body) {
+    return this.#post(this.telling, path, body)
+  }
+
+  async #post (agent, path, body) {
     const text = Buffer.from(JSON.stringify(body))
     const headers = { ...this.options.headers, 'content-type': 'application/json', 'content-length': text.length }
     const signal = AbortSignal.timeout(this.timeoutMs)
+    const options = { ...this.options, path: this.path + path, method: 'POST', headers, signal }
     try {
-      return await this.#answer({ ...this.options, path: this.path + path, method: 'POST', headers, signal }, text)
+      return await this.#answer({ ...options, agent }, text)
     } catch (error) {
       if (!isStale(error) || signal.aborted) throw unavailable(error, signal)
     }
     // The service closed an idle connection at the moment that it was used again: nothing was read of the request.
     try {
-      return await this.#answer(
-        { ...this.options, path: this.path + path, method: 'POST', headers, signal, agent: false, ...this.tls }, text)
+      return await this.#answer({ ...options, agent: false, ...this.tls }, text)
     } catch (error) {
       throw unavailable(error, signal)
     }
@@ -143,7 +156,8 @@ export class Service {
   }
 
   close () {
-    this.options.agent.destroy()
+    this.asking.destroy()
+    this.telling.destroy()
   }
 }
 

@@ -28,7 +28,7 @@ function packet (type, body) {
   return Buffer.from([type, body.length, ...body])
 }
 
-async function rig (t, answer, more = {}) {
+async function rig (t, answer, { reported = () => {}, ...more } = {}) {
   const asked = []
   const streams = []
   const service = http.createServer(async (request, response) => {
@@ -39,7 +39,10 @@ async function rig (t, answer, more = {}) {
     let body = ''
     for await (const chunk of request) body += chunk
     asked.push({ path: request.url, authorization: request.headers.authorization, body: JSON.parse(body) })
-    if (!request.url.endsWith('/connect')) return response.end('{"result":"ok"}')
+    if (!request.url.endsWith('/connect')) {
+      await reported(asked.at(-1).body)
+      return response.end('{"result":"ok"}')
+    }
     const given = typeof answer === 'function' ? await answer(JSON.parse(body)) : answer
     if (typeof given === 'number') response.statusCode = given
     response.end(typeof given === 'string' ? given : JSON.stringify(given))
@@ -229,6 +232,28 @@ test('a connection ends with its grant, also while nobody can say so', async (t)
   assert.equal(await connack(await open()), 0)
   streams[0].destroy()
   await until(() => broker.clients.c === undefined)
+})
+
+// The service answers who left only when an order that is under way for him is done, and a CONNECT of his likewise.
+test('an answer to an order waits for no other notice', async (t) => {
+  const never = new Promise(() => {})
+  const { asked, open, connack, say, until } = await rig(t, ANSWER, {
+    timeoutMs: 60_000, reported: ({ gone = [] }) => gone.length > 0 ? never : null
+  })
+  assert.equal(await connack(await open()), 0)
+  say({ type: 'end', client_id: 'c', rev: 2, will: 'never', wipe: false })
+  await until(() => asked.some(({ body }) => body.gone?.[0]?.session === 's1'))
+  say({ type: 'end', client_id: 'c', rev: 3, will: 'never', wipe: true, call: 7 })
+  await until(() => asked.some(({ body }) => body.done?.[0]?.call === 7))
+})
+
+test('however many wait for the answer to their CONNECT, an order is answered', async (t) => {
+  const { asked, open, say, until } = await rig(t, () => new Promise(() => {}), { timeoutMs: 60_000 })
+  const waiting = () => asked.filter(({ path }) => path.endsWith('/connect')).length
+  for (let number = 0; number < 80; number++) await open()
+  await until(() => waiting() === 64)
+  say({ type: 'end', client_id: 'c', rev: 1, will: 'never', wipe: true, call: 8 })
+  await until(() => asked.some(({ body }) => body.done?.[0]?.call === 8))
 })
 
 test('handlers that were there before may refuse more', async (t) => {
