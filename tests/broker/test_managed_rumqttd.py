@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,11 +50,16 @@ async def answered(link, owner: Owner) -> None:
 
 
 async def test_a_stranger_is_not_let_in(upstream):
-    """Only the gate knows user and password; both listeners ask."""
-    for dial in (upstream._dial, upstream._dial5):
-        stranger = TcpUpstream(dial.host, dial.port)
-        with pytest.raises(UpstreamUnavailable):
-            await stranger.connect(Owner(), A, clean=True)
+    """Only the gate knows user and password; both listeners ask, and refuse for nothing else."""
+    for dial, level in ((upstream._dial, wire.MQTT_3_1_1), (upstream._dial5, wire.MQTT_5_0)):
+        for login in ({"username": None, "password": None}, {"password": b"guessed"}, {}):
+            stranger = TcpUpstream(dial=replace(dial, **login))
+            connecting = stranger.connect(Owner(), A, clean=True, hello=Hello(level=level))
+            if login:
+                with pytest.raises(UpstreamUnavailable):
+                    await connecting
+            else:
+                (await connecting).abort()
 
 
 async def test_it_listens_on_loopback_with_two_ports_and_nothing_else(upstream):
