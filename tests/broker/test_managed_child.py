@@ -313,7 +313,9 @@ async def test_the_lock_names_who_holds_it_and_nobody_before(tmp_path):
     (tmp_path / "c" / "lock").write_text("123456789012\n")
     async with started(scripted) as child:
         assert (tmp_path / "c" / "lock").read_text() == f"{child.pid}\n"
-        assert Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n"
+        async with asyncio.timeout(5):
+            while Path(f"/proc/{child.pid}/comm").read_text() != "sleep\n":  # the shell, still
+                await asyncio.sleep(0.01)
         held = [entry.readlink() for entry in Path(f"/proc/{child.pid}/fd").iterdir()]
         assert tmp_path / "c" / "lock" in held
 
@@ -323,9 +325,8 @@ async def test_a_holder_that_has_no_name_is_left_alone_and_told(tmp_path, monkey
     monkeypatch.setattr(managed, "READY_WITHIN_S", 20.0)
     scripted = Scripted(tmp_path, SERVES)
     (tmp_path / "c").mkdir()
-    hold = (
-        "import fcntl; f = open('lock', 'w'); f.write('-1'); f.flush(); fcntl.flock(f, 2); print(flush=True); input()"
-    )
+    (tmp_path / "c" / "lock").write_text("no name\n")
+    hold = "import fcntl; f = open('lock'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", hold], cwd=tmp_path / "c", stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
