@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,9 @@ import pytest
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.limits import Limits
-from broker.managed.rumqttd import RUMQTTD, managed_rumqttd
+from broker.managed.rumqttd import NEVER, RUMQTTD, listens, managed_rumqttd
 from broker.tcp import TcpUpstream
+from broker.tcp.link import TcpLink
 from broker.upstream import Hello
 from tests.broker.link_owner import Owner, connected, subscribe, unsubscribe
 from tests.broker.upstreams import somebody
@@ -315,11 +318,14 @@ async def test_it_is_restarted_on_other_ports_and_used_again(upstream):
     """Killed: clients are told, and within seconds there is a new one."""
     link, owner = await connected(upstream)
     before = upstream.child.pid
+    password = upstream._dial.password
+    assert len(password) >= 32
     os.kill(before, 9)
     assert isinstance(await owner.ended(), UpstreamUnavailable)
     async with asyncio.timeout(10):
         while upstream.child.pid in {None, before} or not upstream.reachable:
             await asyncio.sleep(0.02)
+    assert upstream._dial.password == upstream._dial5.password != password
     link, owner = await connected(upstream)
     await subscribe(link, owner, ("x", 0))
     await unsubscribe(link, owner, "x")
@@ -361,6 +367,111 @@ async def test_a_session_of_5_ends_when_its_time_is_over(upstream, expiry_s, pre
     await asyncio.sleep(1.2 if expiry_s == 1 else 0.1)
     link = await upstream.connect(Owner(), A, clean=False, hello=hello)
     assert link.session_present is present
+
+
+@pytest.mark.parametrize("level", [wire.MQTT_3_1_1, wire.MQTT_5_0])
+async def test_large_packets_pass(upstream, level):
+    """What the gate lets through, rumqttd takes."""
+    owner = Owner()
+    link = await upstream.connect(owner, A, clean=True, hello=Hello(level=level))
+    codec = wire.codec_of(level)
+    link.write(codec.encode_subscribe(1, [("big", 1)]))
+    await owner.until(lambda: bool(owner.of(wire.SUBACK)))
+    payload = b"p" * (Limits().max_packet_bytes - 20)
+    link.write(codec.encode_publish("big", payload, qos=1, packet_id=1))
+    await owner.until(lambda: bool(owner.of(wire.PUBLISH)))
+    assert codec.publish(owner.of(wire.PUBLISH)[0], from_server=True).payload == payload
+
+
+async def test_who_is_back_in_time_keeps_the_session_when_that_time_is_over(upstream):
+    """The time begins anew with the end of the new connection."""
+    hello = Hello(level=wire.MQTT_5_0, session_expiry_s=1)
+    link = await upstream.connect(Owner(), A, clean=False, hello=hello)
+    link.close()
+    await link.wait_closed()
+    owner = Owner()
+    link = await upstream.connect(owner, A, clean=False, hello=hello)
+    assert link.session_present
+    await asyncio.sleep(1.3)
+    assert owner.closed == []
+    assert not upstream._clearing
+    await answered(link, owner)
+
+
+async def test_who_is_back_while_the_session_is_being_ended_gets_a_new_one(upstream):
+    """And keeps it: the end of the old one is awaited."""
+    for _ in range(10):
+        link = await upstream.connect(Owner(), A, clean=False, hello=Hello(level=wire.MQTT_5_0))
+        link.close()
+        while A not in upstream._clearing:
+            await asyncio.sleep(0)
+        owner = Owner()
+        link = await upstream.connect(owner, A, clean=False, hello=Hello(level=wire.MQTT_5_0))
+        assert not link.session_present
+        await answered(link, owner)
+        assert owner.closed == []
+
+
+async def test_a_take_over_ends_the_older_connection_in_order(upstream, monkeypatch):
+    """Not by a reset, which may cost another his connection."""
+    resets = []
+    monkeypatch.setattr(TcpLink, "abort", lambda self: resets.append(self))
+    _, first = await connected(upstream)
+    link, second = await connected(upstream)
+    assert first.closed == [None]
+    await answered(link, second)
+    assert resets == []
+    monkeypatch.undo()
+
+
+async def test_the_stop_leaves_no_time_running_and_no_session_being_ended(upstream):
+    """Of sessions that are away, and of those that the stop itself ends."""
+    for name, expiry_s in ((A, 1), (B, 3600), ("C" * 22, NEVER)):
+        link = await upstream.connect(Owner(), name, clean=False, hello=Hello(level=5, session_expiry_s=expiry_s))
+        link.close()
+        await link.wait_closed()
+    timers = dict(upstream._expiring)
+    assert timers.keys() == {A, B}
+    await upstream.connect(Owner(), "D" * 22, clean=False, hello=Hello(level=wire.MQTT_5_0))
+    await upstream.stop()
+    assert all(timer.cancelled() for timer in timers.values())
+    assert not upstream._clearing
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("expiry of")] == []
+
+
+async def test_retained_messages_are_the_gates_and_rumqttd_has_none(upstream):
+    """Published live without the flag, kept beside; cleared by place."""
+    await upstream.publish("r/x", b"m", qos=1, retain=True)
+    await upstream.publish("r/y", b"m", qos=1, retain=False)
+    assert [message.topic for message in upstream.kept.match("#")] == ["r/x"]
+    link, owner = await connected(upstream)
+    await subscribe(link, owner, ("r/#", 1))
+    await answered(link, owner)
+    assert owner.publishes == []
+    await upstream.clear_retained("r")
+    assert len(upstream.kept) == 0
+
+
+def test_only_the_process_that_listens_is_taken_for_it():
+    """Nobody listens, or another process, or that one, with a client or without, or there is a second listener."""
+    with socket.socket() as serving, socket.socket() as second:
+        for one in (serving, second):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        serving.bind(("127.0.0.1", 0))
+        port = serving.getsockname()[1]
+        with subprocess.Popen(["/bin/sleep", "60"], pass_fds=(serving.fileno(), second.fileno())) as holder:
+            try:
+                assert not listens(holder.pid, port)
+                serving.listen()
+                assert listens(holder.pid, port)
+                assert not listens(os.getppid(), port)
+                with socket.create_connection(("127.0.0.1", port)), serving.accept()[0]:
+                    assert listens(holder.pid, port)
+                second.bind(("127.0.0.1", port))
+                second.listen()
+                assert not listens(holder.pid, port)
+            finally:
+                holder.kill()
 
 
 async def test_a_session_of_5_goes_on_for_a_client_of_3_1_1(upstream):
