@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from authsvc.core.facts import Change, Ground, Kind, Name, Role, Secret, Tenant, Thing, ThingDefinition, Token
+from authsvc.known_secrets import KnownSecrets
 from authsvc.sessions import tenant_name
 from authsvc.store import Store
 
@@ -63,9 +64,11 @@ class Facts:
         *,
         position: Callable[[], int],
         touched_since: Callable[[int, Iterable[Name]], bool],
+        known_secrets: KnownSecrets,
         max_things: int = 100_000,
     ) -> None:
         self._store = store
+        self._known_secrets = known_secrets
         self._position = position
         self._touched_since = touched_since
         self._pairs: Cache[bytes, Pair] = Cache(max_things)
@@ -81,6 +84,8 @@ class Facts:
         """Return the token and the secret with this digest, ended ones too."""
         pair = self._pairs.get(digest)
         if pair is None:
+            if self._known_secrets.surely_unknown(digest):
+                return None
             position = self._position()
             pair = await self._store.token_by_digest(digest)
             if pair is not None:

@@ -1,7 +1,7 @@
 """Who is connecting, what is it, and what may it do: the admission of a CONNECT and what the gate asks around it.
 
 Service ── Admission ── Granting ── Facts, Sets ── Store
-   ├────── Sessions ◄── Consequences ◄── ChangeFeed ──► Facts, Sets
+   ├────── Sessions ◄── Consequences ◄── ChangeFeed ──► KnownSecrets, Facts, Sets
    └────── Refusals
 """
 
@@ -27,6 +27,7 @@ from authsvc.core.policy import Decision, Grant
 from authsvc.core.reasons import Reason
 from authsvc.core.tokens import Ids, redacted
 from authsvc.granting import Granting
+from authsvc.known_secrets import KnownSecrets
 from authsvc.refusals import Refusals
 from authsvc.sessions import Admitted, Session, Sessions
 from authsvc.sets import Sets
@@ -64,10 +65,12 @@ class Service:
         self._ids = Ids(random)
         self.refusals = Refusals(now_us=now_us)
         self.sets = Sets(store)
+        self.known_secrets = KnownSecrets(store)
         self.facts = Facts(
             store,
             position=self._position,
             touched_since=self._touched_since,
+            known_secrets=self.known_secrets,
             max_things=max_cached_things,
         )
         self.granting = Granting(self.facts, self.sets, max_grants=max_cached_grants)
@@ -79,7 +82,7 @@ class Service:
         )
         self.feed = ChangeFeed(
             store,
-            appliers=(self.facts, self.sets, self.refusals),
+            appliers=(self.known_secrets, self.facts, self.sets, self.refusals),
             follower=Consequences(self.sessions, self._regrant),
             monotonic=monotonic,
         )
@@ -111,6 +114,7 @@ class Service:
         """Apply changes and end what expires, for ever; owned by the caller's task group."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.feed.run(), name="change feed")
+            tasks.create_task(self.known_secrets.run(), name="known secrets")
             tasks.create_task(self.sessions.expiry.run(), name="expiry of sessions")
 
     async def admit(

@@ -131,6 +131,10 @@ class Store:
         row = await self._one("secret", id=id)
         return secret_of(row) if row else None
 
+    async def secret_digests(self, *, after: bytes, limit: int) -> list[bytes]:
+        """Return a page of the digests of all secrets, ended ones too, in their own order."""
+        return [row[0] for row in await self.database.read("digests", after=after, rows=limit)]
+
     async def tenant(self, key: str) -> Tenant | None:
         row = await self._one("tenant", key=key)
         return tenant_of(row) if row else None

@@ -7,6 +7,7 @@ import pytest
 from authsvc.core.errors import Conflict, InvalidInput, NotFound
 from authsvc.core.facts import (
     GroundAccess,
+    Kind,
 )
 from tests.store.conftest import World, new_digest
 
@@ -55,6 +56,20 @@ async def test_one_secret_opens_one_token(world: World) -> None:
     found = await world.store.token_by_digest(world.digest)
     assert found is not None
     assert found[1].revoked_at_us is None
+
+
+async def test_every_secret_is_told_when_it_is_created_and_found_page_by_page(world: World) -> None:
+    """By the beginning of its digest in the feed; whole, ended or not, in a page."""
+    digests = [world.digest, new_digest(), new_digest()]
+    await world.store.app_tokens.create("acme", name="t", digest=digests[1], prefix="p")
+    await world.store.app_tokens.regenerate("acme", world.token.id, digest=digests[2], prefix="p")
+    changes = [change for change in await world.store.changes_after(0) if change.name.kind is Kind.SECRET]
+    told = [change.detail["digest_begins"] for change in changes if change.op == "created"]
+    assert told == [digest.hex()[:16] for digest in digests]
+    found: list[bytes] = []
+    while page := await world.store.secret_digests(after=found[-1] if found else b"", limit=2):
+        found += page
+    assert found == sorted(digests)
 
 
 async def test_a_revoked_token_leaves_the_list_and_is_shown_on_demand(world: World) -> None:

@@ -40,6 +40,10 @@ UPDATE tokens SET revoked_at_us = :now_us WHERE id = :id AND revoked_at_us IS NU
 -- name: revoke_secrets(now_us, token_id)!
 UPDATE secrets SET revoked_at_us = :now_us WHERE token_id = :token_id AND revoked_at_us IS NULL;
 
+-- name: digests(after, rows)
+-- One page of all digests, ended secrets and all tenants included, from the unique index alone.
+SELECT digest FROM secrets WHERE digest > :after ORDER BY digest LIMIT :rows;
+
 -- name: living_secrets(token_id, now_us)
 SELECT id FROM secrets
 WHERE token_id = :token_id AND revoked_at_us IS NULL AND (expires_at_us IS NULL OR expires_at_us > :now_us);

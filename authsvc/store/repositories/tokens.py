@@ -24,11 +24,17 @@ def insert_token(tx: Transaction, token: Token, digest: bytes) -> Token:
 
 
 def insert_secret(tx: Transaction, token: Token, digest: bytes) -> None:
-    """Add a secret to the token. Raises Conflict ``already_exists`` if the digest is known."""
+    """Add a secret to the token. Raises Conflict ``already_exists`` if the digest is known.
+
+    Its change row tells the beginning of its digest, for those who remember which secrets there are.
+    """
+    id_ = new_id()
     try:
-        tx.run("insert_secret", id=new_id(), token_id=token.id, digest=digest)
+        tx.run("insert_secret", id=id_, token_id=token.id, digest=digest)
     except ConstraintFailed:
         raise Conflict("already_exists", "a token with this secret exists already") from None
+    detail = {"token_id": token.id, "digest_begins": digest[:8].hex()}
+    tx.change(Name(Kind.SECRET, token.tenant, id_), "created", detail)
 
 
 def take_token(tx: Transaction, tenant: str, kind: TokenKind, id: str, *, thing: str = "", ground: str = "") -> Token:
