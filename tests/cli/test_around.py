@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ import pytest
 from authsvc.cli import around
 from authsvc.cli.around import knock, other_addresses, ways_around
 from authsvc.settings import load_settings
+from broker import wire
 from broker.limits import Limits
 from broker.managed.rumqttd import managed_rumqttd
+from tests.broker.certificates import contexts
 from tests.broker.mosquitto import Mosquitto, free_port
 from tests.broker.upstreams import somebody
 
@@ -79,6 +83,115 @@ async def test_a_broker_elsewhere_that_asks_nobody_fails(mosquitto, monkeypatch)
     assert (state, "anybody" in detail) == ("fail", True)
 
 
+class Door(asyncio.Protocol):
+    """A listener that answers a CONNECT with some bytes, and writes down what it hears."""
+
+    answer = b""
+    heard: list[bytes]
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.heard.append(b"")
+
+    def data_received(self, data):
+        if not self.heard[-1]:
+            self.transport.write(self.answer)
+        self.heard[-1] += data
+
+
+@asynccontextmanager
+async def door(said: bytes, *, tls=None) -> AsyncIterator[tuple[int, list[bytes]]]:
+    class Answering(Door):
+        answer = said
+        heard = []
+
+    server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0, ssl=tls)
+    yield server.sockets[0].getsockname()[1], Answering.heard
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        (wire.encode_connack(0), "open"),
+        (wire.encode_connack(5), "asks"),
+        (b"HTTP", "asks"),
+        (b"220\0", "asks"),
+        (b"", "asks"),
+    ],
+    ids=["welcome", "refused", "http", "no-connack", "silence"],
+)
+async def test_a_knock_is_short_and_leaves_nothing_behind(monkeypatch, said, found):
+    """A clean session under a name of its own, which says good-bye; whoever says nothing is not waited for."""
+    monkeypatch.setattr(around, "TIMEOUT_S", 0.3)
+    async with door(said) as (port, heard), asyncio.timeout(5):
+        for _ in range(2):
+            assert await asyncio.to_thread(knock, "127.0.0.1", port) == found
+        await asyncio.sleep(0.05)
+    connects = [wire.parse_connect(one[: 2 + one[1]]) for one in heard]
+    assert len({connect.client_id for connect in connects}) == 2
+    assert all(connect.clean_session and connect.username is None for connect in connects)
+    assert all(one.endswith(wire.DISCONNECT_PACKET) is (found == "open") for one in heard)
+
+
+async def test_a_door_with_tls_is_knocked_at_through_it(tmp_path, monkeypatch):
+    """Whoever signed its certificate; plain text to it, or TLS to a plain one, is let in by nobody."""
+    monkeypatch.setattr(around, "TIMEOUT_S", 0.5)
+    server, _ = contexts(tmp_path)
+    async with door(wire.encode_connack(0), tls=server) as (port, _):
+        assert await asyncio.to_thread(knock, "127.0.0.1", port, tls=True) == "open"
+        assert await asyncio.to_thread(knock, "127.0.0.1", port) == "asks"
+    async with door(wire.encode_connack(0)) as (port, _):
+        assert await asyncio.to_thread(knock, "127.0.0.1", port, tls=True) == "asks"
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "bind", "said"),
+    [
+        ("asks", "asks", "127.0.0.1:1883", ["warn: it asks who comes, but bind it"]),
+        ("asks", "open", "127.0.0.1:1883", ["fail: other machines pass by the gate"]),
+        (
+            "open",
+            "asks",
+            "127.0.0.1:1883",
+            ["warn: it asks who comes, but bind it", "warn: every user of this machine"],
+        ),
+        ("asks", "shut", "127.0.0.1:1883", ["ok: asks who comes"]),
+        ("asks", "open", "192.0.2.1:1884", ["ok: asks who comes"]),
+        ("asks", "open", "192.0.2.1:1883", ["fail: other machines pass by the gate"]),
+        ("asks", "open", "192.0.2.2:1884", ["fail: other machines pass by the gate"]),
+        ("asks", "open", "[::]:1884", ["ok: asks who comes"]),
+    ],
+)
+def test_what_is_said_of_a_port_here_and_on_another_address(monkeypatch, here, there, bind, said):
+    """The gate's own listener is no way around: that is the same address and port, or every address."""
+    monkeypatch.setattr(around, "other_addresses", lambda: ["192.0.2.1"])
+    for name in ("127.0.0.1", "localhost"):
+        monkeypatch.setattr(around, "knock", lambda host, *_, name=name, **__: here if host == name else there)
+        findings = [f"{state}: {detail}" for state, detail in found(mqtt__upstream=f"{name}:1884", mqtt__bind=bind)]
+        assert len(findings) == len(said), findings
+        for finding, (state, _, part) in zip(findings, (one.partition(": ") for one in said), strict=True):
+            assert finding.startswith(state)
+            assert part in finding
+
+
+def test_what_is_no_address_is_said():
+    """Before anything is knocked at."""
+    assert found(mqtt__upstream="broker:mqtt")[0][0] == "fail"
+
+
+def test_other_addresses_are_those_that_others_reach(monkeypatch):
+    """Of both families; not loopback, and not those of one cable only."""
+    tables = {
+        "/proc/net/fib_trie": "  |-- 127.0.0.1\n     /32 host LOCAL\n  |-- 192.0.2.7\n     /32 host LOCAL\n"
+        "  |-- 192.0.2.255\n     /32 link BROADCAST\n  |-- 169.254.0.9\n     /32 host LOCAL\n",
+        "/proc/net/if_inet6": "00000000000000000000000000000001 01 80 10 80 lo\n"
+        "20010db8000000000000000000000007 02 40 00 00 eth0\nfe800000000000000000000000000007 02 40 20 80 eth0\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: tables[str(self)])
+    assert other_addresses() == ["192.0.2.7", "2001:db8::7"]
+
+
 def test_nobody_there_is_said():
     """Nothing can be told of a door that is not there."""
     ((state, detail),) = found(mqtt__upstream=f"127.0.0.1:{free_port()}")
@@ -116,6 +229,24 @@ def test_who_may_connect_to_a_socket_is_told_by_the_modes_on_the_way(
     assert any(one == state and said in detail for one, detail in findings), findings
 
 
+def test_a_folder_where_each_may_end_his_own_files_only_keeps_the_socket(tmp_path):
+    """The sticky bit, as in /tmp; a link to a socket is judged by where it leads."""
+    for parent in (tmp_path, *tmp_path.parents):
+        if parent != Path("/tmp") and parent.is_relative_to("/tmp"):
+            parent.chmod(0o755)
+    folder, links = tmp_path / "run", tmp_path / "links"
+    folder.mkdir()
+    links.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(folder / "b.sock"))
+        (folder / "b.sock").chmod(0o700)
+        (links / "b.sock").symlink_to(folder / "b.sock")
+        folder.chmod(0o1777)
+        assert [state for state, _ in found(mqtt__upstream=f"unix:{folder / 'b.sock'}")] == ["ok"]
+        folder.chmod(0o777)
+        assert found(mqtt__upstream=f"unix:{links / 'b.sock'}")[0][0] == "fail"
+
+
 def test_what_is_no_socket_is_said(tmp_path):
     """A file, or nothing at all."""
     (tmp_path / "file").write_text("")
@@ -135,6 +266,28 @@ async def test_a_managed_rumqttd_is_for_the_gate_alone(tmp_path):
         assert (await asyncio.to_thread(found, **flags))[0][0] == "fail"
     finally:
         await upstream.stop()
+
+
+@pytest.mark.parametrize(
+    ("listens", "mode", "door_there", "states"),
+    [
+        ("127.0.0.1", 0o600, "asks", ["ok", "ok"]),
+        ("127.0.0.1", 0o640, "asks", ["fail", "ok", "ok"]),
+        ("127.0.0.1", 0o600, "open", ["fail", "fail"]),
+        ("0.0.0.0", 0o600, "asks", ["fail", "fail"]),
+        (None, 0o600, "asks", ["warn"]),
+    ],
+    ids=["well", "readable", "open", "everywhere", "unreadable"],
+)
+def test_what_is_said_of_a_managed_rumqttd(tmp_path, monkeypatch, listens, mode, door_there, states):
+    """Its file and both its listeners; a file that cannot be read is no reason to fall."""
+    monkeypatch.setattr(around, "knock", lambda *_: door_there)
+    config = tmp_path / "rumqttd" / "rumqttd.toml"
+    config.parent.mkdir()
+    parts = [f'[{version}.1]\nlisten = "{listens}:1"\n' for version in ("v4", "v5")]
+    config.write_text("".join(parts) if listens else "= no TOML")
+    config.chmod(mode)
+    assert [state for state, _ in found(mqtt__broker="rumqttd", service__data=tmp_path)] == states
 
 
 def test_the_embedded_broker_has_no_door():
