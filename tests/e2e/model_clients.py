@@ -134,6 +134,7 @@ class Clients(Table):
         for (filter_, _), code in zip(asked, codes, strict=True):
             if code != 0x80:
                 session.filters[filter_] = code
+                session.lapsed.discard(filter_)
                 due += self.world.found(session, filter_)
         session.player.seen -= {message.payload for message in due}
         assert await session.player.subscribe(asked) == codes
@@ -146,6 +147,7 @@ class Clients(Table):
         filter_ = self.dice.choice([*sorted(session.filters), self._filter(session)])
         self.says(f"unsubscribe {session.name} {filter_}")
         session.filters.pop(filter_, None)
+        session.lapsed.discard(filter_)
         await session.player.unsubscribe(filter_)
 
     async def publish(self) -> None:

@@ -88,6 +88,7 @@ class Session:
     thing: str
     clean: bool
     filters: dict[str, int] = field(default_factory=dict)
+    lapsed: set[str] = field(default_factory=set)  # not covered since somebody left a set: perhaps still subscribed
     queue: list[tuple[Message, bool]] = field(default_factory=list)  # and whether it must arrive
     player: Any = None  # its open connection
     will: tuple[str, bytes, int, bool] | None = None
@@ -155,7 +156,8 @@ class World:
             return "out of scope"
         return thing
 
-    def rights(self, token: Token, thing: Thing | None) -> Rights:
+    def rights(self, token: Token, thing: Thing | None, *, anybody: bool = False) -> Rights:
+        """Return what the token may do for the thing; `anybody`: if everybody were in every set."""
         ground = token.ground if thing is None else thing.ground
         members = self.members(token.tenant, ground)
         if thing is None:
@@ -169,19 +171,26 @@ class World:
             "tenant": token.tenant,
             "ground": ground,
             "thing": thing.key if thing else "",
-            "member": members,
+            "member": "+" if anybody else members,
+            "module": "+" if anybody else self.modules(thing) if thing else frozenset(),
         }
-        return Rights(rules, {**names, "module": self.modules(thing) if thing else frozenset()})
+        return Rights(rules, names)
 
-    def rights_of(self, session: Session) -> Rights:
+    def rights_of(self, session: Session, *, anybody: bool = False) -> Rights:
         thing = self.things[session.tenant, session.thing] if session.thing else None
-        return self.rights(session.token, thing)
+        return self.rights(session.token, thing, anybody=anybody)
 
     def changed(self) -> None:
         """Take filters that are not covered any more from everybody who is connected."""
         for session in self.live():
-            rights = self.rights_of(session)
-            session.filters = {f: qos for f, qos in session.filters.items() if rights.subscribes(f, qos) != 0x80}
+            self._drop_uncovered(session)
+
+    def _drop_uncovered(self, session: Session) -> None:
+        """Take the filters that no rule covers; what only left a set may be received again when it is back."""
+        rights, widest = self.rights_of(session), self.rights_of(session, anybody=True)
+        session.lapsed |= {f for f, qos in session.filters.items() if rights.subscribes(f, qos) == 0x80}
+        session.lapsed = {f for f in session.lapsed if widest.subscribes(f, 0) != 0x80}
+        session.filters = {f: qos for f, qos in session.filters.items() if rights.subscribes(f, qos) != 0x80}
 
     def route(self, message: Message, *, retain: bool, not_live: Session | None = None) -> list[Session]:
         """Let a permitted message pass; return who must get it now. `not_live` is between two connections."""
@@ -193,19 +202,21 @@ class World:
         must = []
         for session in self.sessions.values():
             best = [qos for f, qos in session.filters.items() if matches(message.topic, f.split("/"))]
-            if not best:
+            if not best and not any(matches(message.topic, f.split("/")) for f in session.lapsed):
                 continue
             if session.player is None or session is not_live:
-                session.queue.append((message, session is not not_live and message.qos > 0 and max(best) > 0))
+                certain = session is not not_live and message.qos > 0 and max(best, default=0) > 0
+                session.queue.append((message, certain))
             elif self.rights_of(session).receives(message.topic):
                 message.allowed.add(session)
-                must.append(session)
+                if best:
+                    must.append(session)
         return must if message.payload else []
 
     def resume(self, session: Session) -> list[Message]:
         """Its connection is open again: return what must arrive of its queue."""
+        self._drop_uncovered(session)
         rights = self.rights_of(session)
-        session.filters = {f: qos for f, qos in session.filters.items() if rights.subscribes(f, qos) != 0x80}
         must = []
         for message, certain in session.queue:
             if rights.receives(message.topic):
