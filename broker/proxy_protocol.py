@@ -111,7 +111,7 @@ def _skip_extensions(body: bytes, position: int) -> None:
     """2.2.1: a byte of type, two of length, the value; nothing may be left over."""
     while position < len(body):
         end = position + 3 + int.from_bytes(body[position + 1 : position + 3], "big")
-        if position + 3 > len(body) or end > len(body):
+        if end > len(body):
             raise ProxyProtocolError("an extension that reaches beyond the header")
         position = end
 

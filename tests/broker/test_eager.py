@@ -80,3 +80,18 @@ async def test_a_cancelled_rest_undoes_what_it_began(turns):
         await task
     assert undone == [True]
     assert waits_for.cancelled()
+
+
+async def test_a_rest_that_gets_no_task_is_undone_by_its_close():
+    """As any coroutine."""
+    undone = []
+
+    async def work() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            undone.append(True)
+
+    rest = eager.begin(work())
+    rest.close()
+    assert undone == [True]

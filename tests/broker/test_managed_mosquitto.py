@@ -18,6 +18,7 @@ from broker.limits import Limits
 from broker.managed import mosquitto
 from broker.managed.child import BrokerNotStarted, Child, RunAs, make_private, user_to_run_as, write_private
 from broker.managed.mosquitto import configuration, find_mosquitto, managed_mosquitto
+from broker.managed.upstream import ManagedUpstream
 from tests.broker.link_owner import connected, subscribe
 from tests.broker.upstreams import somebody
 
@@ -211,6 +212,8 @@ def test_the_configuration_is_no_narrower_than_the_gate_and_shows_nothing():
     assert lines["listener"] == "0 mosquitto.sock"
     assert lines["sys_interval"] == "0"
     assert lines["persistence_location"] == "./"
+    assert lines["retain_available"] == "true"
+    assert int(lines["max_queued_bytes"]) > 0 < int(lines["max_queued_messages"]), "0 is without bound"
     assert not {"bind_address", "port", "connection", "include_dir", "plugin", "user"} & set(lines)
 
 
@@ -239,6 +242,21 @@ def test_a_path_that_no_socket_can_have_is_named(tmp_path):
     find_mosquitto() or pytest.skip("mosquitto is not installed")
     with pytest.raises(BrokerNotStarted, match="shorter data directory"):
         managed_mosquitto(tmp_path / ("d" * 100), limits=Limits())
+    letters = (107 - len(str(tmp_path)) - len("//mosquitto.sock")) // 2
+    managed_mosquitto(tmp_path / ("ü" * letters), limits=Limits())
+    with pytest.raises(BrokerNotStarted, match="shorter data directory"):
+        managed_mosquitto(tmp_path / ("ü" * (letters + 1)), limits=Limits())
+
+
+def test_the_gate_connects_as_soon_as_the_child_serves():
+    """Its back-off may have grown meanwhile."""
+    upstream = ManagedUpstream()
+    tried = []
+    upstream._service.try_again = lambda: tried.append(True)
+    upstream.came_or_went(False)
+    assert tried == []
+    upstream.came_or_went(True)
+    assert tried == [True]
 
 
 @pytest.mark.parametrize(

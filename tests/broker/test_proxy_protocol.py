@@ -41,10 +41,11 @@ def test_the_signature_is_that_of_the_specification():
         (header(0x20, 0x00), None),
         (header(0x20, 0x11, TCP4), None),
         (header(0x20, 0x00, b"\xff\xff"), None),
+        (header(0x20, 0x00, bytes(MAX_LENGTH)), None),
     ],
     ids=[
         *("tcp4", "tcp6", "mapped", "extensions", "empty-extension"),
-        *("unix", "unspec", "unspec-body", "local", "local-with-addresses", "local-body"),
+        *("unix", "unspec", "unspec-body", "local", "local-with-addresses", "local-body", "longest"),
     ],
 )
 def test_a_header_is_read_whole_and_no_byte_further(given, source):
@@ -131,7 +132,7 @@ def test_what_is_written_is_read_back(source):
 
 @pytest.mark.parametrize(
     ("address", "trusted"),
-    [("10.0.0.5", True), ("10.0.0.6", False), ("::ffff:10.0.0.5", True), ("fd00::9", True), ("fd01::9", False)],
+    [("10.0.0.5", True), ("10.0.0.6", False), ("::ffff:10.0.0.5", True), ("fd00::9%eth0", True), ("fd01::9", False)],
 )
 def test_only_addresses_that_are_named_are_believed(address, trusted):
     """IPv4 mapped into IPv6 is IPv4."""
