@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -37,6 +38,7 @@ from authsvc.store.clearings import UpstreamSession
 __all__ = ["Admitted", "RecordedRefusal", "Service"]
 
 log = structlog.get_logger(__name__)
+_LOGGER = logging.getLogger(__name__)  # to bind a line that nobody reads costs a part of a refusal
 
 
 class RecordedRefusal(Refusal):
@@ -194,7 +196,7 @@ class Service:
             topic=redacted(topic),
             rule=decision.rule or "",
         )
-        if record.count == 1:
+        if record.count == 1 and _LOGGER.isEnabledFor(logging.INFO):
             log.info(
                 "denied",
                 tenant=session.tenant,
@@ -219,7 +221,7 @@ class Service:
             token_prefix=attempt.prefix,
             detail=redacted(refusal.detail),
         )
-        if record.count == 1:  # equal ones within a second are counted, not logged
+        if record.count == 1 and _LOGGER.isEnabledFor(logging.INFO):  # equal ones of a second are counted, not logged
             log.info(
                 "connect_refused",
                 reason=refusal.reason.value,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 
@@ -81,6 +82,7 @@ class Backoff:
         return allowed
 
 
+@lru_cache(maxsize=1_000)  # who fails, fails often
 def bucket_of(address: str) -> str:
     """Return what is counted for an address: IPv4 itself, also when mapped into IPv6; the /64 of any other IPv6."""
     try:
