@@ -1,4 +1,4 @@
-"""The columns of brokers that ask our hooks: RabbitMQ and Aedes run here, EMQX, VerneMQ and NanoMQ are models.
+"""The columns of brokers that ask our hooks: RabbitMQ and Aedes run here, the others are models.
 
 One service answers all of them, each with its own name and secret; its hooks have a listener of their own.
 """
@@ -11,15 +11,18 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
+from authsvc.brokerconfig.installation import Installation
+from authsvc.brokerconfig.rendering import render
 from tests.adapters.rabbitmq_broker import MANAGER, RabbitMQ
 from tests.conformance.client import MqttClient
 from tests.conformance.driver import Client, House, Missing, Service, Stage, Traits
 from tests.conformance.models.emqx import Emqx
+from tests.conformance.models.goauth import GoAuth
 from tests.conformance.models.hooks import asking, management
 from tests.conformance.models.mini import MiniBroker, ModelClient
 from tests.conformance.models.nanomq import NanoMQ
@@ -53,6 +56,8 @@ class Hooked:
 class Model(Hooked):
     """A broker in this process, and its management interface, if it has one, on a port that the service is told."""
 
+    headers: ClassVar[dict[str, str]] = {"X-Authsvc-Secret": SECRET}
+
     def __init__(
         self, name: str, page: str, levels: tuple[int, ...], traits: Traits, policy: Callable[[httpx.AsyncClient], Any]
     ) -> None:
@@ -78,7 +83,7 @@ class Model(Hooked):
 
     @asynccontextmanager
     async def stage(self, level: int) -> AsyncIterator[Stage]:
-        async with asking(self._hooks, SECRET) as http:
+        async with asking(self._hooks, self.headers) as http:
             policy = self._policy(http)
             broker: MiniBroker = policy.broker
 
@@ -93,6 +98,26 @@ class Model(Hooked):
                     yield Stage(self._service, open_client)
             finally:
                 await broker.close()
+
+
+class GoAuthModel(Model):
+    """A model that is given what `authsvc config mosquitto-go-auth` prints, with the secret where the word stands."""
+
+    headers: ClassVar[dict[str, str]] = {}  # the address shows it
+
+    def __init__(self, name: str, page: str, levels: tuple[int, ...], traits: Traits) -> None:
+        super().__init__(name, page, levels, traits, lambda http: GoAuth(http, self._conf))
+        self._conf = ""
+
+    @property
+    def key(self) -> str:
+        return "goauth"
+
+    def start(self, house: House) -> None:
+        super().start(house)
+        installation = Installation(kind="mosquitto-go-auth", url=house.hooks_url, secret_file="/where/it/lies")
+        (printed,) = render(installation)
+        self._conf = printed.text.replace("SECRET@", f"{SECRET}@")
 
 
 class Socketed(Hooked):
@@ -177,9 +202,15 @@ def settings_of(brokers: Sequence[Hooked], house: House) -> str:
 HOOKED: tuple[Hooked, ...] = (
     # Where a kick and a CONNECT of one client id meet, RabbitMQ may answer after seconds only: it queues its questions
     # to us on two connections, those of the kick behind that of the CONNECT which waits for it.
-    Rabbit("RabbitMQ", "rabbitmq.md", (4,), Traits(settle_s=1.0, tells_gone=False, at_once=4)),
-    AedesPackage("Aedes", "aedes.md", (4,), Traits(settle_s=0.3)),
+    Rabbit("RabbitMQ", "rabbitmq.md", (3, 4), Traits(settle_s=1.0, tells_gone=False, at_once=4)),
+    AedesPackage("Aedes", "aedes.md", (3, 4), Traits(settle_s=0.3)),
     Model("EMQX", "emqx.md", (4, 5), Traits(settle_s=1.0, tells_gone=False, at_once=20), Emqx),
     Model("VerneMQ", "vernemq.md", (3, 4, 5), Traits(settle_s=1.0, tells_gone=False, at_once=20), VerneMQ),
     Model("NanoMQ", "nanomq.md", (4, 5), Traits(kicks=False, tells_gone=False, at_once=20), NanoMQ),
+    GoAuthModel(
+        "mosquitto-go-auth",
+        "mosquitto-go-auth.md",
+        (3, 4, 5),
+        Traits(kicks=False, tells_gone=False, at_once=20),
+    ),
 )

@@ -417,7 +417,7 @@ ENDS = (
         steps=(
             FLEET,
             Connect("new", options=fleet(thing="new")),
-            Regenerate("fleet", overlap_s=1),
+            Regenerate("fleet", overlap_s=2),
             Is("new", "open"),
             Connect("more", "accepted", fleet(thing="more")),
             Connect("older", "accepted", Options(secret="old fleet", thing="older")),

@@ -37,6 +37,7 @@ class Emqx:
     will_on_kick = True
     delayed_will_on_kick = True  # the same: "if the willmsg timer is scheduled but not fired"
     will_delays = True  # emqx_channel.erl, maybe_publish_will_msg/2: the timer `will_message`
+    denies_silently = frozenset[int]()
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -81,6 +82,10 @@ class Emqx:
         assert link.hello.will is not None
         topic, _, qos, retain, _ = link.hello.will
         return await self._authorized(link, "publish", topic, qos=qos, retain=retain)
+
+    async def may_receive(self, link: Link, topic: str) -> bool:
+        """emqx_channel.erl asks at SUBSCRIBE only."""
+        return True
 
     def denied(self, link: Link) -> int | None:
         """emqx_channel.erl, process_publish/2 with `authorization.deny_action = ignore`: PUBACK or PUBREC 0x87.

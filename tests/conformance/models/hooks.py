@@ -15,10 +15,9 @@ Answer = tuple[int, Any]  # status, JSON
 Handler = Callable[[str, str, dict[str, list[str]], Any], Awaitable[Answer]]  # method, path, query, JSON body
 
 
-def asking(url: str, secret: str) -> httpx.AsyncClient:
-    """Return a client of our hooks that shows the broker's secret."""
+def asking(url: str, headers: dict[str, str]) -> httpx.AsyncClient:
+    """Return a client of our hooks."""
     limits = httpx.Limits(max_connections=16, max_keepalive_connections=16)
-    headers = {"X-Authsvc-Secret": secret}
     return httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, timeout=5, limits=limits)
 
 

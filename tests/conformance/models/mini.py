@@ -34,6 +34,7 @@ class Kept:
     filters: dict[str, int] = field(default_factory=dict)
     queue: list[Message] = field(default_factory=list)
     link: Link | None = None
+    last: Link | None = None  # the connection that has the session, or had it last
     will: tuple[Link, asyncio.TimerHandle] | None = None  # delayed
 
 
@@ -44,6 +45,7 @@ class Policy(Protocol):
     will_on_kick: bool
     delayed_will_on_kick: bool  # of a session at rest
     will_delays: bool
+    denies_silently: frozenset[int]  # levels whose SUBACK says of a denied filter what was asked for
 
     async def admit(self, link: Link) -> int:
         """Ask about a CONNECT; return the CONNACK's code. An admitted link's `state` is set."""
@@ -57,6 +59,9 @@ class Policy(Protocol):
         """Return what a denied publish is acknowledged with; None: the connection ends."""
 
     async def subscribe(self, link: Link, filters: Sequence[tuple[str, int]]) -> list[int]: ...
+
+    async def may_receive(self, link: Link, topic: str) -> bool:
+        """Ask about one delivery to the session that the link has, or had last."""
 
     async def will_may_fire(self, link: Link) -> bool: ...
 
@@ -93,7 +98,7 @@ class MiniBroker:
         present = former is not None and not hello.clean
         kept = former if former is not None and present else Kept(link.client_id, persistent)
         kept.persistent = persistent
-        kept.link = link
+        kept.link = kept.last = link
         self.sessions[link.client_id] = kept
         code = await self.policy.admit_will(link) if hello.will is not None else 0
         if code:
@@ -102,9 +107,10 @@ class MiniBroker:
                 self.sessions.pop(link.client_id, None)
             await self.policy.left(link, keeps=persistent)
             return code, False
-        for message in kept.queue:
-            link.inbox.put_nowait(message)
-        kept.queue.clear()
+        while kept.queue:
+            message = kept.queue.pop(0)
+            if await self.policy.may_receive(link, message.topic):
+                link.inbox.put_nowait(message)
         return 0, present
 
     async def _take_over(self, client_id: str) -> None:
@@ -150,7 +156,7 @@ class MiniBroker:
         assert link.hello.will is not None
         topic, payload, qos, retain, _ = link.hello.will
         if await self.policy.will_may_fire(link):
-            self.route(topic, payload, qos=qos, retain=retain)
+            await self.route(topic, payload, qos=qos, retain=retain)
 
     async def kick(self, client_id: str, *, wipe: bool) -> bool:
         """End a client by the management; return whether there was one."""
@@ -170,37 +176,39 @@ class MiniBroker:
 
     # --- messages ------------------------------------------------------------------------------------------------
 
-    def route(self, topic: str, payload: str, *, qos: int, retain: bool) -> None:
-        """Give a message to whoever subscribed it, and keep it if it is retained."""
+    async def route(self, topic: str, payload: str, *, qos: int, retain: bool) -> None:
+        """Give a message to whoever subscribed it and may receive it, and keep it if it is retained."""
         if retain:
             self.retained[topic] = Message(topic, payload, qos, retain=True)
         groups: dict[str, list[tuple[Kept, int]]] = {}
-        for kept in self.sessions.values():
+        for kept in list(self.sessions.values()):
             granted = [q for f, q in kept.filters.items() if not f.startswith("$share/") and matches(f, topic)]
             if granted:
-                self._deliver(kept, Message(topic, payload, min(qos, max(granted)), retain=False))
+                await self._deliver(kept, Message(topic, payload, min(qos, max(granted)), retain=False))
             for shared, q in kept.filters.items():
                 if shared.startswith("$share/") and matches(shared.split("/", 2)[2], topic):
                     groups.setdefault(shared, []).append((kept, q))
         for shared, members in groups.items():
             self._turns[shared] = turn = self._turns.get(shared, -1) + 1
             kept, q = members[turn % len(members)]
-            self._deliver(kept, Message(topic, payload, min(qos, q), retain=False))
+            await self._deliver(kept, Message(topic, payload, min(qos, q), retain=False))
 
-    @staticmethod
-    def _deliver(kept: Kept, message: Message) -> None:
+    async def _deliver(self, kept: Kept, message: Message) -> None:
+        assert kept.last is not None
+        if not await self.policy.may_receive(kept.last, message.topic):
+            return
         if kept.link is not None:
             kept.link.inbox.put_nowait(message)
         elif message.qos:
             kept.queue.append(message)
 
-    def subscribed(self, link: Link, topic_filter: str, qos: int) -> None:
+    async def subscribed(self, link: Link, topic_filter: str, qos: int) -> None:
         """Note a granted filter and send what is retained, not to a shared one (MQTT 5.0 4.8.2)."""
         kept = self.sessions[link.client_id]
         kept.filters[topic_filter] = qos
         if not topic_filter.startswith("$share/"):
-            for topic, message in self.retained.items():
-                if matches(topic_filter, topic):
+            for topic, message in list(self.retained.items()):
+                if matches(topic_filter, topic) and await self.policy.may_receive(link, topic):
                     link.inbox.put_nowait(message)
 
     async def close(self) -> None:
@@ -257,7 +265,9 @@ class ModelClient:
         codes = await self._broker.policy.subscribe(link, filters)
         for (topic_filter, _), code in zip(filters, codes, strict=True):
             if code < 0x80:
-                self._broker.subscribed(link, topic_filter, code)
+                await self._broker.subscribed(link, topic_filter, code)
+        if self._level in self._broker.policy.denies_silently:
+            return [qos for _, qos in filters]
         return codes
 
     async def unsubscribe(self, topic_filter: str) -> None:
@@ -271,7 +281,7 @@ class ModelClient:
             topic = link.aliases[alias]
         if await self._broker.policy.may_publish(link, topic, payload, qos=qos, retain=retain):
             if link.over is None:
-                self._broker.route(topic, payload, qos=qos, retain=retain)
+                await self._broker.route(topic, payload, qos=qos, retain=retain)
             return 0
         code = self._broker.policy.denied(link)
         if code is None:

@@ -23,6 +23,7 @@ class NanoMQ:
     takes_over_before_asking = True
     will_on_kick = delayed_will_on_kick = True  # nobody kicks
     will_delays = True
+    denies_silently = frozenset[int]()
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -55,6 +56,10 @@ class NanoMQ:
     async def may_publish(self, link: Link, topic: str, payload: str, *, qos: int, retain: bool) -> bool:
         """nanomq/pub_handler.c: acl_req of access 2; QoS and retain are not told."""
         return await self._ask("acl", {"clientid": link.client_id, "access": "2", "topic": topic})
+
+    async def may_receive(self, link: Link, topic: str) -> bool:
+        """Not asked: acl_req knows publish and subscribe."""
+        return True
 
     def denied(self, link: Link) -> int | None:
         """nanomq/apps/broker.c: a code other than SUCCESS of handle_pub sets the work's state to CLOSE."""

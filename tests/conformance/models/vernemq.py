@@ -23,6 +23,7 @@ class VerneMQ:
     delayed_will_on_kick = False  # it waits in the queue process, which the clean-up ends: vmq_queue.erl, terminate/3
     # vmq_mqtt5_fsm.erl, schedule_last_will_msg/1; vmq_server.schema: `max_last_will_delay` is the client's by default
     will_delays = True
+    denies_silently = frozenset[int]()
 
     def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
@@ -84,6 +85,10 @@ class VerneMQ:
             body["properties"] = {}
         answer = await self._ask(link, "auth_on_publish", body)
         return answer.get("result") == "ok" and not _modifiers(answer)
+
+    async def may_receive(self, link: Link, topic: str) -> bool:
+        """vmq_plugin: on_deliver can change a message, not withhold it; it is not used."""
+        return True
 
     def denied(self, link: Link) -> int | None:
         """dispatch_publish_qos1/3: 3.1 is told that all is well, 3.1.1 ends; vmq_mqtt5_fsm.erl: 0x87."""

@@ -1,0 +1,122 @@
+"""The differences of Mosquitto with mosquitto-go-auth: it asks about everything, and can be told nothing."""
+
+from __future__ import annotations
+
+from tests.conformance.difference import Difference, Seen
+from tests.conformance.steps import Case, Subscribe, SubscribeAll
+from tests.conformance.table import CASES
+
+BROKER = "mosquitto-go-auth"
+
+
+def _as_granted(case: Case) -> Seen:
+    """Return what a SUBACK says of the denied filters of a case where it says no more than what was asked for."""
+    seen: dict[str, str] = {}
+    times: dict[str, int] = {}
+    for step in case.steps:
+        if not isinstance(step, Subscribe | SubscribeAll) or step.expect is None:
+            continue
+        times[step.label] = times.get(step.label, 0) + 1
+        label = step.label if times[step.label] == 1 else f"{step.label} ({times[step.label]})"
+        if isinstance(step, SubscribeAll) and "denied" in step.expect:
+            seen[label] = step.expect.replace("denied", "granted")
+        elif isinstance(step, Subscribe) and step.expect.startswith("denied"):
+            seen[label] = f"granted {step.qos}"
+    return seen
+
+
+GOAUTH = (
+    Difference(
+        broker=BROKER,
+        says="A connection cannot be ended",
+        sentence="No connection can be ended: after revoke nothing passes in either direction, but it stays.",
+        cells={
+            **{
+                f"ends: {case}": {"A is": "open"}
+                for case in ("revoke", "block", "delete", "suspend", "kick", "expiry", "another's goes on")
+            },
+            "ends: regenerate": {"new is": "open"},
+            "ends: regenerate with overlap": {"new is (2)": "open", "older is": "open"},
+            "ends: a ground token's clients": {"GR is": "open", "second is": "open"},
+            **{f"will: {case}": {"A is": "open"} for case in ("revoke", "block", "delete")},
+            "refused: revoked token": {"A is": "open"},
+            "5.0: revoked": {"A is": "open"},
+            "5.0: expired": {"A is": "open"},
+        },
+    ),
+    Difference(
+        broker=BROKER,
+        says="what it had queued before is given to the thing's next token",
+        sentence="A session outlives the revoke of its token, and what was queued before it goes to the next one.",
+        cells={
+            "queue: after revoke": {"A session present": "yes", "A receives": "queued"},
+            "queue: after revoke while connected": {"A is": "open", "A session present": "yes"},
+        },
+    ),
+    Difference(
+        broker=BROKER,
+        says="after expiry or a kick it is not sent",
+        sentence="No will is sent after expiry or a kick: the connection stays, and what it does is denied.",
+        cells={f"will: {case}": {"A is": "open", "S receives": "nothing"} for case in ("expiry", "kick")},
+    ),
+    Difference(
+        broker=BROKER,
+        says="Retained messages below a blocked or deleted thing's place stay",
+        sentence="What a blocked or deleted thing retained stays.",
+        cells={"blocked: retained of its place": {"A is": "open", "S receives": "old(A's) old(B's)"}},
+    ),
+    Difference(
+        broker=BROKER,
+        says="A will is not shown at CONNECT",
+        sentence="The will is judged when it is sent, not at CONNECT.",
+        cells={
+            "will: denied at CONNECT": {"CONNECT A": "accepted"},
+            "registered: refused leaves nothing": {"CONNECT new": "accepted", "thing new": "g1"},
+        },
+    ),
+    Difference(
+        broker=BROKER,
+        says="QoS and retain flag are not told",
+        sentence="QoS and the retain flag are not told: a rule with `qos_max` or `retain` allows nothing.",
+        cells={
+            "publish: qos_max": {"S receives": "nothing"},
+            "publish: retain false": {"S receives": "nothing"},
+            "publish: retain true": {"S receives": "nothing"},
+            "subscribe: qos_max": {"SUBSCRIBE A T/g1/A/#": "denied"},
+        },
+    ),
+    Difference(
+        broker=BROKER,
+        says="To a client of MQTT 3.1 a denied SUBSCRIBE looks granted",
+        sentence="In MQTT 3.1 a denied filter is answered as if it was granted; nothing is delivered for it.",
+        levels=(3,),
+        cells={case.name: _as_granted(case) for case in CASES if 3 in case.levels and _as_granted(case)}
+        | {"subscribe: qos_max": {"SUBSCRIBE A T/g1/A/#": "granted 1"}},
+    ),
+    Difference(
+        broker=BROKER,
+        says="Every refusal at CONNECT says not authorized",
+        sentence="Every refusal at CONNECT says not authorized (5, 0x87).",
+        cells={"refused: the code tells which": {"CONNECT A": "refused not authorized"}},
+    ),
+    Difference(
+        broker=BROKER,
+        says="A user name that holds control characters closes the connection without an answer",
+        sentence="A user name that holds control characters is not refused: the connection closes.",
+        levels=(4, 5),
+        cells={"registered: unsafe key": {"CONNECT bad3": "closed"}},
+    ),
+    Difference(
+        broker=BROKER,
+        says="One principal at a time has a client id",
+        sentence="A client id belongs to its first principal: another is refused.",
+        cells={
+            "same client id: the other": {
+                "CONNECT B": "refused",
+                "SUBSCRIBE B T/g1/B/#": "closed",
+                "SUBSCRIBE B T/end": "closed",
+                "B receives": "nothing",
+            }
+        },
+    ),
+)
