@@ -284,7 +284,7 @@ CHANGES = [
         "auth_opt_http_verify_peer",
     ),
     case("mosquitto-go-auth", "method POST", "method GET", "auth_opt_http_method", "method GET"),
-    case("mosquitto-go-auth", "log_level warning", "log_level debug", "auth_opt_log_level", "debug"),
+    case("mosquitto-go-auth", "log_level warn", "log_level debug", "auth_opt_log_level", "debug"),
     case("mosquitto-go-auth", "as_username false", "as_username true", "clientid_as_username", "as_username true"),
     case("mosquitto-go-auth", "", "acl_file /etc/acl\n", "acl_file", "acl_file"),
     case(

@@ -178,7 +178,7 @@ def _plugin(files: Together) -> Iterator[Finding]:
         if files.value(key) == "true":
             yield files.unsafe(key, meaning, f"{key} {instead}")
     if files.value("auth_opt_log_level") == "debug":
-        yield files.unsafe("auth_opt_log_level", "passwords are logged", "auth_opt_log_level warning")
+        yield files.unsafe("auth_opt_log_level", "passwords are logged", "auth_opt_log_level warn")
 
 
 def _asked(files: Together) -> Iterator[Finding]:
