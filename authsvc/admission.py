@@ -9,7 +9,7 @@ from authsvc.caches import Cache, Facts
 from authsvc.changes import ChangeFeed
 from authsvc.core import things, tokens
 from authsvc.core.credentials import NEVER_EXPIRES, ConnectRequest, Credential, credential_of
-from authsvc.core.facts import Refusal, Secret, TenantState, Thing, ThingState, Token, TokenKind
+from authsvc.core.facts import RETIRED, Refusal, Secret, TenantState, Thing, ThingState, Token, TokenKind
 from authsvc.core.policy import Action, Grant
 from authsvc.core.reasons import Reason
 from authsvc.core.things import Bind, Plan
@@ -168,7 +168,7 @@ class Admission:
         own_changes = await self._apply(plan, thing, binding)  # 5
         if isinstance(own_changes, Refusal) or own_changes is None:
             return own_changes
-        if thing is not None:
+        if thing is not None and plan is None:  # a registration has written it
             self._store.note_seen(token.tenant, thing.key)
         admitted = Admitted(
             tenant=token.tenant,
@@ -224,7 +224,10 @@ class Admission:
         if key is None or isinstance(key, Refusal):
             return key
         attempt.thing = key
-        thing = await self._facts.thing(token.tenant, key)
+        thing = await self._facts.thing_or_retired(token.tenant, key)
+        if thing is RETIRED:
+            detail = f"thing `{key}` was deleted; an operator may create it again, or forget the key"
+            return Refusal(reason=Reason.THING_RETIRED, detail=detail)
         if thing is None:
             return await self._plan(token, key)
         refusal = things.admits(token, thing)
@@ -235,9 +238,6 @@ class Admission:
         return thing
 
     async def _plan(self, token: Token, key: str) -> Plan | Refusal:
-        if await self._facts.retired(token.tenant, key):
-            detail = f"thing `{key}` was deleted; an operator may create it again, or forget the key"
-            return Refusal(reason=Reason.THING_RETIRED, detail=detail)
         if token.kind is not TokenKind.APP:
             return Refusal(reason=Reason.THING_UNKNOWN, detail=f"thing `{key}` of token `{token.id}` does not exist")
         definition = await self._facts.definition(token.tenant, token.definition) if token.definition else None

@@ -9,7 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
-from authsvc.core.facts import Change, Ground, Kind, Name, Role, Secret, Tenant, Thing, ThingDefinition, Token
+from authsvc.core.facts import (
+    Change,
+    Ground,
+    Kind,
+    Name,
+    Retired,
+    Role,
+    Secret,
+    Tenant,
+    Thing,
+    ThingDefinition,
+    Token,
+)
 from authsvc.known_secrets import KnownSecrets
 from authsvc.sessions import tenant_name
 from authsvc.store import Store
@@ -105,6 +117,17 @@ class Facts:
     async def thing(self, tenant: str, key: str) -> Thing | None:
         return await self._read(self._things, (tenant, key), Kind.THING, self._store.thing)
 
+    async def thing_or_retired(self, tenant: str, key: str) -> Thing | Retired | None:
+        """Return the thing, or whether its key is remembered as deleted, which is never cached."""
+        found = self._things.get((tenant, key))
+        if found is not None:
+            return found
+        position = self._position()
+        answer = await self._store.thing_or_retired(tenant, key)
+        if isinstance(answer, Thing):
+            self._keep(self._things, (tenant, key), Kind.THING, answer, position)
+        return answer
+
     async def ground(self, tenant: str, key: str) -> Ground | None:
         return await self._read(self._grounds, (tenant, key), Kind.GROUND, self._store.ground)
 
@@ -124,10 +147,6 @@ class Facts:
             if found is not None and not self._touched_since(position, (tenant_name(key),)):
                 self._tenants.put(key, found)
         return found
-
-    async def retired(self, tenant: str, key: str) -> bool:
-        """Return whether the key is remembered as deleted; asked for first connections only, never cached."""
-        return await self._store.thing_retired(tenant, key)
 
     def apply(self, change: Change) -> None:
         """Drop what the change names."""
@@ -160,9 +179,16 @@ class Facts:
         if found is None:
             position = self._position()
             found = await read(*key)  # type: ignore[misc]  # one of the store's reads
-            if found is not None and not self._touched_since(position, (Name(kind, *key), tenant_name(key[0]))):
-                cache.put(key, found)
+            if found is not None:
+                self._keep(cache, key, kind, found, position)
         return found
+
+    def _keep(
+        self, cache: Cache[tuple[str, str], V], key: tuple[str, str], kind: Kind, found: V, position: int
+    ) -> None:
+        """Keep what was read after `position`, unless a change since may have made it old."""
+        if not self._touched_since(position, (Name(kind, *key), tenant_name(key[0]))):
+            cache.put(key, found)
 
     def _drop_all_of(self, tenant: str) -> None:
         """Drop what was in a tenant that is no more: another may get its key, and must not find it."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Final, NamedTuple
 
 from authsvc.core.reasons import Reason
@@ -223,6 +223,15 @@ class Thing:
     first_seen_us: int | None = None
     last_seen_us: int | None = None
     created_at_us: int = 0
+
+
+class Retired(Enum):
+    """Stands where a thing would: its key is remembered as deleted, and only an operator brings it back."""
+
+    RETIRED = "retired"
+
+
+RETIRED: Final = Retired.RETIRED
 
 
 class AdminRole(StrEnum):

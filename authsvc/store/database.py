@@ -6,7 +6,7 @@ hop, and it may run together with other works in one commit: it must not wait, k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -15,6 +15,7 @@ from authsvc.core.facts import Name
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+Item = TypeVar("Item")
 
 Row = tuple[Any, ...]
 
@@ -72,8 +73,12 @@ class Transaction(Protocol):
     def change(self, name: Name, op: str, detail: Mapping[str, object] | None = None) -> int:
         """Append a change row and return its position; it becomes visible with the commit."""
 
+    def change_all(self, names: Sequence[Name], op: str, detail: Mapping[str, object] | None = None) -> range:
+        """Append the same change of each record, in this order; return their positions."""
+
 
 Work = Callable[[Transaction], T]
+WorkOfMany = Callable[[Transaction, Sequence[Item]], Sequence[Written[T] | None]]
 
 
 class RollBack(Exception):  # noqa: N818  # an answer, not an error
@@ -97,8 +102,20 @@ class Database(Protocol):
     async def read(self, query: str, /, **values: object) -> Sequence[Row]:
         """Return the rows of a named statement, seen as of the last commit."""
 
+    def look_up(self, query: str, /, **values: object) -> Awaitable[Row | None]:
+        """Return the row of a named statement on a unique key, or None, seen as of the last commit.
+
+        Those that are asked at one moment may be answered together: no statement that may take long belongs here.
+        """
+
     async def write(self, work: Work[T]) -> Written[T]:
         """Run the work and return after its commit. What it raises rolls back this work only, and is raised here."""
+
+    async def write_together(self, work: WorkOfMany[Item, T], item: Item) -> Written[T] | None:
+        """Have one run of the work do all items that wait for it; return what it answered for this one, committed.
+
+        None: nothing was done for this item (that was the work's answer, or it raised); do it by a work of its own.
+        """
 
     def on_commit(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Call back on the event loop after each commit that appended change rows; return what cancels it."""

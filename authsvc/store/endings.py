@@ -99,7 +99,7 @@ def delete_thing(tx: Transaction, thing: Thing, *, modules_too: bool = False) ->
     if thing.license:
         tx.run("free_seat", tenant=thing.tenant, key=thing.license)
     if thing.token_id:
-        tx.run("free_quota", id=thing.token_id)
+        tx.run("free_quota", id=thing.token_id, count=1)
     clear_thing(tx, thing)
     tx.run("delete_thing", tenant=thing.tenant, key=thing.key)
     tx.run("retire", tenant=thing.tenant, key=thing.key, now_us=tx.now_us)

@@ -6,6 +6,7 @@ class (`factory` of `sqlite3.connect`) and doing the whole transaction in `commi
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,45 @@ from typing import Any
 
 from authsvc.core.errors import StoreUnavailable
 from authsvc.core.facts import Name
-from authsvc.store.database import ConstraintFailed, RollBack, Row, Transaction
+from authsvc.store.database import ConstraintFailed, RollBack, Row, Transaction, WorkOfMany, Written
 from authsvc.store.faults import is_accident, write_fault
+
+
+class Gathered:
+    """Items that wait for one work of many, and those who wait for them: one job of the writer's."""
+
+    def __init__(self, work: WorkOfMany[Any, Any]) -> None:
+        self.work = work
+        self._items: list[Any] = []
+        self._futures: list[asyncio.Future[Written[Any] | None]] = []
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, item: Any, future: asyncio.Future[Written[Any] | None]) -> None:
+        self._items.append(item)
+        self._futures.append(future)
+
+    def close(self) -> None:
+        """Let go of those who have gone meanwhile: they have written nothing."""
+        waiting = [pair for pair in zip(self._items, self._futures, strict=True) if not pair[1].cancelled()]
+        self._items = [item for item, _ in waiting]
+        self._futures = [future for _, future in waiting]
+
+    def run(self, tx: Transaction) -> Sequence[Written[Any] | None]:
+        return self.work(tx, self._items)
+
+    def answer(self, done: asyncio.Future[Written[Sequence[Written[Any] | None]]]) -> None:
+        """Tell each what became of its item, now that their job is through."""
+        error = done.exception()
+        answers = done.result().value if error is None else [None] * len(self)
+        for future, answer in zip(self._futures, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(error, StoreUnavailable):
+                future.set_exception(type(error)(str(error)))  # one each: they are raised
+            else:
+                future.set_result(answer)
 
 
 @dataclass(slots=True, eq=False)
@@ -23,6 +61,7 @@ class Job:
     """One work and what became of it. `error` or `value`, `first` and `position` are set when its group is through."""
 
     work: Callable[[Transaction], Any]
+    gathered: Gathered | None = None  # whose work it is
     value: Any = None
     error: Exception | None = None
     positions: list[int] = field(default_factory=list)
@@ -60,6 +99,21 @@ class SqliteTransaction:
         assert position is not None
         self._job.positions.append(position)
         return position
+
+    def change_all(self, names: Sequence[Name], op: str, detail: Mapping[str, object] | None = None) -> range:
+        if not names:
+            return range(0)
+        values = {
+            "at_us": self.now_us,
+            "op": op,
+            "detail": dumps(detail) if detail else "{}",
+            "names": dumps(names, ensure_ascii=False),
+        }
+        last = self._run("append_changes", values).lastrowid
+        assert last is not None
+        positions = range(last - len(names) + 1, last + 1)  # a transaction takes them without a gap
+        self._job.positions.extend(positions)
+        return positions
 
     def _run(self, query: str, values: Mapping[str, object]) -> sqlite3.Cursor:
         try:

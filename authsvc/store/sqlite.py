@@ -1,7 +1,8 @@
 """The SQLite engine: one writer that commits in groups and checkpoints, several readers, and a watch over the file.
 
 A write waits in a queue; the writer's task takes all that waits, has `GroupConnection` commit it on the writer's
-thread, answers, and checkpoints when the log has grown. A read is one hop to the thread of the least busy reader.
+thread, answers, and checkpoints when the log has grown. A read is one hop to the thread of the least busy reader;
+look-ups have a reader of their own, to which they cross over in groups.
 The watch looks once a second: is it the same file, can it still be read from disk, can it be written again.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -18,32 +19,22 @@ from typing import Any, Final, TypeVar
 import aiosqlite
 
 from authsvc.core.errors import StoreReadOnly, StoreUnavailable
-from authsvc.store.database import Row, StoreState, Work, Written
+from authsvc.store.database import Item, Row, StoreState, Work, WorkOfMany, Written
 from authsvc.store.faults import has_reset_race, is_accident, is_damage, read_fault
-from authsvc.store.group_commit import GroupConnection, Job
+from authsvc.store.group_commit import Gathered, GroupConnection, Job
 from authsvc.store.identity import FileIdentity
+from authsvc.store.look_ups import LookUps, Reader
 from authsvc.store.migrations import database_uri, prepare
 from authsvc.store.statements import load_statements
 
 T = TypeVar("T")
 
-READERS: Final = 3
+READERS: Final = 2
 MAX_GROUP: Final = 256  # works in one commit: bounds how long the first of them waits
 LOCK_BUDGET_S: Final = 0.4  # how long a group waits for another process's lock; the next group too: under 1 s together
 LOCK_BUDGET_AGAIN_S: Final = 0.05  # while it is known to be locked
 WATCH_INTERVAL_S: Final = 1.0
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024  # SQLite's own default: 1,000 pages
-
-
-class _Reader(sqlite3.Connection):
-    """A reader's connection: each statement is preceded by the check of the file's identity, on the reader's thread."""
-
-    check: Callable[[], None] | None = None
-
-    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-        if self.check is not None:
-            self.check()
-        return super().execute(sql, parameters)
 
 
 class SqliteDatabase:
@@ -56,12 +47,14 @@ class SqliteDatabase:
         self._statements = load_statements()
         self._identity = FileIdentity(path)
         self._waiting: deque[tuple[Job, asyncio.Future[Written[Any]]]] = deque()
+        self._gathering: dict[WorkOfMany[Any, Any], Gathered] = {}  # among what waits
         self._wake = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
         self._writer: aiosqlite.Connection | None = None
         self._group: GroupConnection | None = None
-        self._readers: list[aiosqlite.Connection] = []
+        self._readers: list[aiosqlite.Connection] = []  # READERS for reads, the look-ups' own, the watch's own
         self._busy = [0] * READERS
+        self._look_ups: LookUps | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._unreadable = ""
         self._damaged = False
@@ -79,7 +72,12 @@ class SqliteDatabase:
         except BaseException:
             await database.close()
             raise
-        for run, name in ((database._write_forever, "writer"), (database._watch_forever, "watch")):
+        assert database._look_ups is not None
+        for run, name in (
+            (database._write_forever, "writer"),
+            (database._watch_forever, "watch"),
+            (database._look_ups.run, "look-ups"),
+        ):
             database._tasks.append(asyncio.create_task(run(), name=f"store-{name}"))
         return database
 
@@ -88,10 +86,11 @@ class SqliteDatabase:
         self._closed = True
         self._wake.set()
         if self._tasks:
-            writer, watch = self._tasks
+            writer, *others = self._tasks
             self._tasks = []
-            watch.cancel()
-            await asyncio.gather(writer, watch, return_exceptions=True)
+            for task in others:
+                task.cancel()
+            await asyncio.gather(writer, *others, return_exceptions=True)
         readers, self._readers = self._readers, []
         for connection in [*readers, *([self._writer] if self._writer else [])]:
             with suppress(sqlite3.Error):  # a lost file cannot be checkpointed; its threads end all the same
@@ -104,26 +103,39 @@ class SqliteDatabase:
         return StoreState(readable=not self._unreadable, writable=not problem, problem=problem, notes=self._notes)
 
     async def read(self, query: str, /, **values: object) -> Sequence[Row]:
-        if self._closed:
-            raise StoreUnavailable("the store is closed")
-        if self._damaged:  # a part that still reads is not to be trusted
-            raise StoreUnavailable(self._unreadable)
+        self._check_readable()
         reader = min(range(READERS), key=self._busy.__getitem__)
         self._busy[reader] += 1
         try:
             return list(await self._readers[reader].execute_fetchall(self._statements[query], values))  # type: ignore[arg-type]
-        except StoreUnavailable as error:
-            self._unreadable = str(error)
-            raise
-        except sqlite3.Error as error:
-            if not is_accident(error):
+        except (StoreUnavailable, sqlite3.Error) as error:
+            fault = self._read_failed(error)
+            if fault is error:
                 raise
-            fault = read_fault(error)
-            self._unreadable = str(fault)
-            self._damaged |= is_damage(error)
             raise fault from error
         finally:
             self._busy[reader] -= 1
+
+    def look_up(self, query: str, /, **values: object) -> Awaitable[Row | None]:
+        self._check_readable()
+        assert self._look_ups is not None
+        return self._look_ups.ask(self._statements[query], values)
+
+    def _check_readable(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if self._damaged:  # a part that still reads is not to be trusted
+            raise StoreUnavailable(self._unreadable)
+
+    def _read_failed(self, error: Exception) -> Exception:
+        """Note what it says about the file; return what the caller is told: the error itself where it is a mistake."""
+        fault = error
+        if isinstance(error, sqlite3.Error) and is_accident(error):
+            fault = read_fault(error)
+            self._damaged |= is_damage(error)
+        if isinstance(fault, StoreUnavailable):
+            self._unreadable = str(fault)
+        return fault
 
     async def write(self, work: Work[T]) -> Written[T]:
         if self._closed:
@@ -131,6 +143,21 @@ class SqliteDatabase:
         future: asyncio.Future[Written[T]] = asyncio.get_running_loop().create_future()
         self._waiting.append((Job(work), future))
         self._wake.set()
+        return await future
+
+    async def write_together(self, work: WorkOfMany[Item, T], item: Item) -> Written[T] | None:
+        if self._closed:
+            raise StoreReadOnly("the store is closed")
+        loop = asyncio.get_running_loop()
+        gathered = self._gathering.get(work)
+        if gathered is None or len(gathered) >= MAX_GROUP:
+            gathered = self._gathering[work] = Gathered(work)
+            done: asyncio.Future[Written[Any]] = loop.create_future()
+            done.add_done_callback(gathered.answer)
+            self._waiting.append((Job(gathered.run, gathered), done))
+            self._wake.set()
+        future: asyncio.Future[Written[T] | None] = loop.create_future()
+        gathered.add(item, future)
         return await future
 
     def on_commit(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -156,13 +183,17 @@ class SqliteDatabase:
                 f"busy_timeout = {int(LOCK_BUDGET_S * 1000)}",
             ):
                 await self._writer.execute_fetchall(f"PRAGMA {pragma}")
-            for _ in range(READERS + 1):  # the last is the watch's own, which empties its cache every second
-                reader = await self._open_connection(self._make_reader)
+            made: list[Reader] = []
+            for _ in range(READERS + 2):  # the watch's own empties its cache every second
+                reader = await self._open_connection(
+                    lambda *args, **keywords: self._make_reader(made, *args, **keywords)
+                )
                 self._readers.append(reader)
                 await reader.create_function("fold", 1, str.casefold, deterministic=True)
                 for pragma in ("query_only = ON", f"busy_timeout = {int(LOCK_BUDGET_S * 1000)}"):
                     await reader.execute_fetchall(f"PRAGMA {pragma}")
                 await reader.execute_fetchall("SELECT count(*) FROM heartbeat")
+            self._look_ups = LookUps(self._readers[READERS], made[READERS], fault=self._read_failed)
             self._identity.remember()
             after = self._path.stat()
         except (sqlite3.Error, OSError) as error:
@@ -186,8 +217,8 @@ class SqliteDatabase:
         self._group.equip(self._statements, self._now_us, self._identity.check)
         return self._group
 
-    def _make_reader(self, *args: Any, **keywords: Any) -> _Reader:
-        reader = _Reader(*args, **keywords)
+    def _make_reader(self, made: list[Reader], *args: Any, **keywords: Any) -> Reader:
+        made.append(reader := Reader(*args, **keywords))
         reader.check = self._identity.check
         return reader
 
@@ -205,8 +236,13 @@ class SqliteDatabase:
         group: list[tuple[Job, asyncio.Future[Written[Any]]]] = []
         while self._waiting and len(group) < MAX_GROUP:
             job, future = self._waiting.popleft()
-            if not future.cancelled():  # who has gone meanwhile has written nothing
-                group.append((job, future))
+            if future.cancelled():  # who has gone meanwhile has written nothing
+                continue
+            if job.gathered is not None:
+                job.gathered.close()
+                if self._gathering.get(job.gathered.work) is job.gathered:
+                    del self._gathering[job.gathered.work]
+            group.append((job, future))
         assert self._writer is not None
         assert self._group is not None
         self._group.jobs = [job for job, _ in group]

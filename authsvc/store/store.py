@@ -9,11 +9,13 @@ from pathlib import Path
 
 from authsvc.core.errors import Conflict, StoreUnavailable
 from authsvc.core.facts import (
+    RETIRED,
     AdminKey,
     Change,
     Ground,
     License,
     Refusal,
+    Retired,
     Role,
     Secret,
     Tenant,
@@ -22,10 +24,10 @@ from authsvc.core.facts import (
     Token,
 )
 from authsvc.core.things import Plan
-from authsvc.store import admission
+from authsvc.store import admission, registration
 from authsvc.store.attached import AttachedSessions
 from authsvc.store.clearings import Clearing, UpstreamSession
-from authsvc.store.database import Database, Row, StoreState, Transaction, Written
+from authsvc.store.database import Database, StoreState, Transaction, Written
 from authsvc.store.housekeeping import Housekeeping
 from authsvc.store.records import (
     TOKEN_COLUMNS,
@@ -113,22 +115,18 @@ class Store:
         """Write first and last seen now, and forget old change rows. Raises StoreUnavailable."""
         await self._housekeeping.flush()
 
-    async def _one(self, query: str, **values: object) -> Row | None:
-        rows = await self.database.read(query, **values)
-        return rows[0] if rows else None
-
     # -- admission: reads -------------------------------------------------------------------------------------------
 
     async def token_by_digest(self, digest: bytes) -> tuple[Token, Secret] | None:
-        row = await self._one("token_by_digest", digest=digest)
+        row = await self.database.look_up("token_by_digest", digest=digest)
         return (token_of(row[:TOKEN_COLUMNS]), secret_of(row[TOKEN_COLUMNS:])) if row else None
 
     async def token(self, tenant: str, id: str) -> Token | None:
-        row = await self._one("token", tenant=tenant, id=id)
+        row = await self.database.look_up("token", tenant=tenant, id=id)
         return token_of(row) if row else None
 
     async def secret(self, id: str) -> Secret | None:
-        row = await self._one("secret", id=id)
+        row = await self.database.look_up("secret", id=id)
         return secret_of(row) if row else None
 
     async def secret_digests(self, *, after: bytes, limit: int) -> list[bytes]:
@@ -136,32 +134,40 @@ class Store:
         return [row[0] for row in await self.database.read("digests", after=after, rows=limit)]
 
     async def tenant(self, key: str) -> Tenant | None:
-        row = await self._one("tenant", key=key)
+        row = await self.database.look_up("tenant", key=key)
         return tenant_of(row) if row else None
 
     async def ground(self, tenant: str, key: str) -> Ground | None:
-        row = await self._one("ground", tenant=tenant, key=key)
+        row = await self.database.look_up("ground", tenant=tenant, key=key)
         return ground_of(row) if row else None
 
     async def definition(self, tenant: str, key: str) -> ThingDefinition | None:
-        row = await self._one("definition", tenant=tenant, key=key)
+        row = await self.database.look_up("definition", tenant=tenant, key=key)
         return definition_of(row) if row else None
 
     async def role(self, tenant: str, key: str) -> Role | None:
         """Return the tenant's role, or the platform role if `tenant` is empty."""
-        row = await self._one("role", tenant=tenant, key=key)
+        row = await self.database.look_up("role", tenant=tenant, key=key)
         return role_of(row) if row else None
 
     async def license(self, tenant: str, key: str) -> License | None:
-        row = await self._one("license", tenant=tenant, key=key)
+        row = await self.database.look_up("license", tenant=tenant, key=key)
         return license_of(row) if row else None
 
     async def thing(self, tenant: str, key: str) -> Thing | None:
-        row = await self._one("thing", tenant=tenant, key=key)
+        row = await self.database.look_up("thing", tenant=tenant, key=key)
         return thing_of(row) if row else None
 
+    async def thing_or_retired(self, tenant: str, key: str) -> Thing | Retired | None:
+        """Return the thing, or whether its key is retired: what a CONNECT asks of a key that it has not seen."""
+        row = await self.database.look_up("thing_or_retired", tenant=tenant, key=key)
+        assert row is not None
+        if row[1] is not None:
+            return thing_of(row[1:])
+        return RETIRED if row[0] else None
+
     async def thing_retired(self, tenant: str, key: str) -> bool:
-        return await self._one("retired", tenant=tenant, key=key) is not None
+        return await self.database.look_up("retired", tenant=tenant, key=key) is not None
 
     async def modules_of(self, tenant: str, gateway: str) -> frozenset[str]:
         """Return the keys of the modules bound to the gateway."""
@@ -174,14 +180,17 @@ class Store:
         return frozenset(row[0] for row in rows)
 
     async def admin_key_by_digest(self, digest: bytes) -> AdminKey | None:
-        row = await self._one("admin_key_by_digest", digest=digest)
+        row = await self.database.look_up("admin_key_by_digest", digest=digest)
         return admin_key_of(row) if row else None
 
     # -- admission: writes ------------------------------------------------------------------------------------------
 
     async def register(self, plan: Plan, *, bind_client_id: str | None) -> Written[Thing | Refusal]:
         """Register the planned thing and bind the client id in one transaction; races settle in it."""
-        return await self.database.write(lambda tx: admission.register(tx, plan, bind_client_id))
+        together = await self.database.write_together(registration.register_all, (plan, bind_client_id))
+        if together is not None:
+            return together
+        return await self.database.write(lambda tx: registration.register(tx, plan, bind_client_id))
 
     async def bind_client_id(self, tenant: str, key: str, client_id: str) -> Written[Thing | Refusal]:
         """Bind the client id if none is bound; a refusal if another is, or the thing is gone."""
@@ -195,7 +204,7 @@ class Store:
 
     async def upstream_session(self, principal: str, client_id: str) -> UpstreamSession | None:
         """Return the persistent session; its end is the one noted last, though that may not be written yet."""
-        row = await self._one("upstream_session", principal=principal, client_id=client_id)
+        row = await self.database.look_up("upstream_session", principal=principal, client_id=client_id)
         return self._housekeeping.with_noted_end(upstream_session_of(row)) if row else None
 
     async def persistent_count(self, principal: str) -> int:

@@ -37,7 +37,8 @@ async def test_a_known_thing_is_admitted_from_memory(world: World, monkeypatch):
     async def no_read(*_: object, **__: object) -> None:
         raise AssertionError("the store was read")
 
-    monkeypatch.setattr(world.store.database, "read", no_read)
+    for way in ("read", "look_up"):
+        monkeypatch.setattr(world.store.database, way, no_read)
     session, _ = await world.connect(text, "gw-1")
     assert session.thing == "gw-1"
 

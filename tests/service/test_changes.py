@@ -307,6 +307,7 @@ async def test_a_known_thing_is_admitted_while_the_store_cannot_be_written(world
         raise StoreReadOnly("locked by the test")
 
     monkeypatch.setattr(world.store.database, "write", read_only)
+    monkeypatch.setattr(world.store.database, "write_together", read_only)
     await world.connect(text, "gw-1")
     assert await world.refused(text, "gw-2", client_id="c2") is Reason.STORE_UNAVAILABLE
 

@@ -16,7 +16,7 @@ async def _revoke_and_settle(world: World, token_id: str) -> None:
     await world.service.feed.settle(written.position)
 
 
-READS = ["token_by_digest", "tenant", "thing", "thing_retired", "definition", "ground", "register"]
+READS = ["token_by_digest", "tenant", "thing_or_retired", "definition", "ground", "register"]
 
 
 @pytest.mark.parametrize("applied", ["applied", "not applied yet"])

@@ -269,13 +269,17 @@ async def test_a_foreign_tenant_and_one_that_does_not_exist_are_told_apart_by_no
 async def test_a_foreign_tenant_is_refused_without_asking_the_store(tenants, monkeypatch):
     """No time can tell a foreign tenant from none: for both nothing but the key is looked up."""
     asked = []
-    original = tenants.store.database.read
+    database = tenants.store.database
 
-    async def counting(query, /, **values):
-        asked.append(query)
-        return await original(query, **values)
+    def counted(original):
+        async def counting(query, /, **values):
+            asked.append(query)
+            return await original(query, **values)
 
-    monkeypatch.setattr(tenants.store.database, "read", counting)
+        return counting
+
+    for way in ("read", "look_up"):
+        monkeypatch.setattr(database, way, counted(getattr(database, way)))
     counts = []
     for tenant in ("acme", "nobody"):
         asked.clear()

@@ -51,6 +51,14 @@ SELECT 1
 FROM retired
 WHERE tenant = :tenant AND key = :key;
 
+-- name: thing_or_retired(tenant, key)
+-- One row always: whether the key is remembered as deleted, and the columns of `thing`, NULL where there is none.
+SELECT r.key IS NOT NULL, t.tenant, t.key, t.name, t.definition, t.ground, t.tags, t.security_tags, t.state, t.token_id,
+    t.license, t.gateway, t.client_id, t.first_seen_us, t.last_seen_us, t.created_at_us
+FROM (SELECT :tenant AS tenant, :key AS key) AS asked
+LEFT JOIN things AS t ON t.tenant = asked.tenant AND t.key = asked.key
+LEFT JOIN retired AS r ON r.tenant = asked.tenant AND r.key = asked.key;
+
 -- name: modules_of(tenant, gateway)
 -- Nobody speaks for a blocked module.
 SELECT key
@@ -88,22 +96,39 @@ VALUES (
 )
 ON CONFLICT (tenant, key) DO NOTHING;
 
--- name: take_seat(tenant, key)!
--- One seat, if one is free: the condition and the count are one statement. seats may be below used.
-UPDATE licenses SET used = used + 1
-WHERE tenant = :tenant AND key = :key AND used < seats;
+-- name: keys_taken(tenant, keys)
+-- Which of a JSON list of keys are registered or retired.
+SELECT value
+FROM json_each(:keys)
+WHERE EXISTS (SELECT 1 FROM things WHERE tenant = :tenant AND key = value)
+    OR EXISTS (SELECT 1 FROM retired WHERE tenant = :tenant AND key = value);
+
+-- name: insert_things(tenant, definition, ground, tags, security_tags, state, token_id, license, gateway, now_us, things)!
+-- Things that differ in nothing else: a JSON list of [key, name, client id].
+INSERT INTO things (
+    tenant, key, name, definition, ground, tags, security_tags, state, token_id, license, gateway, client_id,
+    first_seen_us, last_seen_us, created_at_us
+)
+SELECT :tenant, json_extract(value, '$[0]'), json_extract(value, '$[1]'), :definition, :ground, :tags, :security_tags,
+    :state, :token_id, :license, :gateway, json_extract(value, '$[2]'), :now_us, :now_us, :now_us
+FROM json_each(:things);
+
+-- name: take_seats(tenant, key, count)!
+-- As many seats, if so many are free: the condition and the count are one statement. seats may be below used.
+UPDATE licenses SET used = used + :count
+WHERE tenant = :tenant AND key = :key AND used + :count <= seats;
 
 -- name: free_seat(tenant, key)!
 UPDATE licenses SET used = used - 1
 WHERE tenant = :tenant AND key = :key AND used > 0;
 
--- name: take_quota(id)!
-UPDATE tokens SET registered = registered + 1
-WHERE id = :id AND (max_things IS NULL OR registered < max_things);
+-- name: take_quota(id, count)!
+UPDATE tokens SET registered = registered + :count
+WHERE id = :id AND (max_things IS NULL OR registered + :count <= max_things);
 
--- name: free_quota(id)!
-UPDATE tokens SET registered = registered - 1
-WHERE id = :id AND registered > 0;
+-- name: free_quota(id, count)!
+UPDATE tokens SET registered = registered - :count
+WHERE id = :id AND registered >= :count;
 
 -- name: bind_client_id(client_id, tenant, key)!
 -- Compare and set.

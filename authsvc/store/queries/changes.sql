@@ -3,6 +3,13 @@
 -- name: append_change(at_us, kind, tenant, key, op, detail)!
 INSERT INTO changes (at_us, kind, tenant, key, op, detail) VALUES (:at_us, :kind, :tenant, :key, :op, :detail);
 
+-- name: append_changes(at_us, op, detail, names)!
+-- The same of each of a JSON list of [kind, tenant, key], in its order.
+INSERT INTO changes (at_us, kind, tenant, key, op, detail)
+SELECT :at_us, json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), :op, :detail
+FROM json_each(:names)
+ORDER BY json_each.key;
+
 -- name: changes_after(position, rows)
 SELECT position, at_us, kind, tenant, key, op, detail
 FROM changes

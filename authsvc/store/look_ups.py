@@ -1,0 +1,121 @@
+"""Look-ups: questions by a unique key, which all that are asked at one moment cross over to a reader's thread together.
+
+The hop there and back costs more than a look-up on an index, because both threads contend for the interpreter's lock.
+So there is one reader for them: while it answers one group, the next gathers. Whatever may take longer than a few rows
+by their key (a page, a set, a batch of changes) is no look-up, and holds none up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiosqlite
+
+from authsvc.core.errors import StoreUnavailable
+from authsvc.store.database import Row
+from authsvc.store.faults import is_accident
+
+MAX_GROUP: Final = 256  # bounds how long the first of them waits
+
+
+@dataclass(slots=True, eq=False)
+class LookUp:
+    """One question and its answer: `row` (None: there is none) or `error`, set when its group is through."""
+
+    sql: str
+    values: dict[str, object]
+    future: asyncio.Future[Row | None]
+    row: Row | None = None
+    error: Exception | None = None
+
+
+class Reader(sqlite3.Connection):
+    """A reader's connection: every statement is preceded by the check of the file's identity, on the reader's thread.
+
+    Fill `group` and call `commit`: aiosqlite runs that in one hop, as it does the writer's (see `group_commit`).
+    """
+
+    check: Callable[[], None] | None = None
+    group: Sequence[LookUp] = ()
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        if self.check is not None:
+            self.check()
+        return super().execute(sql, parameters)
+
+    def commit(self) -> None:
+        """Answer all of `group`. A mistake in a question is its own; raises what is wrong with the file."""
+        if self.check is not None:
+            self.check()
+        ask = super().execute
+        for look_up in self.group:
+            try:
+                look_up.row = ask(look_up.sql, look_up.values).fetchone()
+            except sqlite3.Error as error:
+                if is_accident(error):
+                    raise
+                look_up.error = error
+            except Exception as error:  # noqa: BLE001  # a question that cannot be put is its caller's mistake
+                look_up.error = error
+
+
+class LookUps:
+    """Gathers look-ups and has one reader answer them group by group. `run` is a task of the engine's.
+
+    `fault` is told what made a whole group fail, and returns what those who asked are told.
+    """
+
+    def __init__(
+        self, connection: aiosqlite.Connection, reader: Reader, *, fault: Callable[[Exception], Exception]
+    ) -> None:
+        self._connection = connection
+        self._reader = reader
+        self._fault = fault
+        self._waiting: deque[LookUp] = deque()
+        self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def ask(self, sql: str, values: dict[str, object]) -> asyncio.Future[Row | None]:
+        """Return the first row, or None, when the group is through."""
+        future: asyncio.Future[Row | None] = self._loop.create_future()
+        self._waiting.append(LookUp(sql, values, future))
+        self._wake.set()
+        return future
+
+    async def run(self) -> None:
+        """Answer for ever; whoever waits when this is cancelled is told that the store is closed."""
+        group: list[LookUp] = []
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting:
+                    group = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
+                    await self._answer(group)
+        finally:
+            for look_up in (*group, *self._waiting):
+                if not look_up.future.done():
+                    look_up.future.set_exception(StoreUnavailable("the store is closed"))
+
+    async def _answer(self, group: Sequence[LookUp]) -> None:
+        self._reader.group = group
+        try:
+            await self._connection.commit()
+        except Exception as error:  # noqa: BLE001  # whatever it was, everybody who waits is told
+            fault = self._fault(error)
+            for look_up in group:
+                look_up.error = look_up.error or fault
+        for look_up in group:
+            if look_up.future.done():  # who asked has gone
+                continue
+            if look_up.error is None:
+                look_up.future.set_result(look_up.row)
+            elif isinstance(look_up.error, StoreUnavailable):
+                look_up.future.set_exception(type(look_up.error)(str(look_up.error)))  # one each: they are raised
+            else:
+                look_up.future.set_exception(look_up.error)

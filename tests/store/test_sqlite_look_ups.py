@@ -1,0 +1,83 @@
+"""Look-ups by key cross over to the reader's thread in groups; nobody pays for another's mistake or slowness."""
+
+from __future__ import annotations
+
+import asyncio
+
+from authsvc.core.errors import StoreUnavailable
+from authsvc.store.look_ups import MAX_GROUP, Reader
+from tests.store.conftest import World, refused
+
+SLOW = """
+WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 3000000)
+SELECT count(*) FROM numbers
+"""
+
+
+async def test_what_is_asked_at_one_moment_is_answered_in_a_few_groups(world: World, monkeypatch) -> None:
+    """A thousand questions, each answered with its own row, in as many hops as the bound of a group allows."""
+    for key in ("a", "b"):
+        await world.register(key)
+    groups: list[int] = []
+    commit = Reader.commit
+
+    def counted(reader: Reader) -> None:
+        groups.append(len(reader.group))
+        commit(reader)
+
+    monkeypatch.setattr(Reader, "commit", counted)
+    keys = ["a", "b", "c", "d"] * 250
+    things = await asyncio.gather(*(world.store.thing("acme", key) for key in keys))
+    for key, thing in zip(keys, things, strict=True):
+        assert (thing.key if thing is not None else None) == (key if key in "ab" else None)
+    assert sum(groups) == len(keys)
+    assert len(groups) <= len(keys) / MAX_GROUP + 2
+    assert max(groups) <= MAX_GROUP
+
+
+async def test_a_mistake_in_one_question_fails_that_one_alone(world: World) -> None:
+    """A value that no statement takes, and one that is missing, among questions that are in order."""
+    database = world.store.database
+    answers = await asyncio.gather(
+        database.look_up("tenant", key="acme"),
+        database.look_up("tenant", key=object()),
+        database.look_up("tenant"),
+        database.look_up("tenant", key="acme"),
+        return_exceptions=True,
+    )
+    assert [isinstance(answer, Exception) for answer in answers] == [False, True, True, False]
+    assert not any(isinstance(answer, StoreUnavailable) for answer in answers)
+    assert database.state.readable
+
+
+async def test_who_has_gone_does_not_keep_the_others_from_their_answers(world: World) -> None:
+    asking = [asyncio.create_task(world.store.tenant("acme")) for _ in range(5)]
+    await asyncio.sleep(0)
+    asking[1].cancel()
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [isinstance(answer, BaseException) for answer in answers] == [False, True, False, False, False]
+
+
+async def test_a_close_answers_everybody_who_asks(world: World) -> None:
+    asking = [asyncio.create_task(world.store.tenant("acme")) for _ in range(1_000)]
+    await asyncio.sleep(0)
+    await world.store.close()
+    async with asyncio.timeout(5):
+        answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(
+        answer is None or not isinstance(answer, BaseException) or isinstance(answer, StoreUnavailable)
+        for answer in answers
+    )
+    await refused(world.store.tenant("acme"))
+
+
+async def test_a_long_list_holds_no_look_up_up(world: World) -> None:
+    """Pages and sets have readers of their own: a CONNECT does not wait for an operator's search."""
+    database = world.store.database
+    database._statements = {**database._statements, "slow": SLOW}
+    slow = asyncio.create_task(database.read("slow"))
+    await asyncio.sleep(0.01)
+    for _ in range(3):
+        assert await world.store.tenant("acme") is not None
+    assert not slow.done()
+    await slow
