@@ -1,7 +1,8 @@
 """From facts to a grant: reads what a principal's rules rest on, compiles them, and remembers the result.
 
 A grant whose rules do not use `{client}` is the same for every client id, so one is compiled per thing and token and
-shared; it is plain data, and what is memoised about it belongs to each connection.
+shared; it is plain data, and what is memoised about it belongs to each connection. The things of a fleet share an
+outline of it, which is thrown away with the definition and the roles that it was made of.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ from authsvc.core.facts import (
     Token,
     TokenKind,
 )
+from authsvc.core.outline import Outline, outline_of
 from authsvc.core.policy import Grant, compile_grant, ground_token_rules, uses_client_variable
 from authsvc.core.reasons import Reason
+from authsvc.core.topics import SetLevel
 from authsvc.sets import Sets
+
+MAX_LAWS = 1_000  # grounds times definitions times sets of roles; an outline is as large as a grant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ class Basis:
     modules: KeySet | None
     members: KeySet | None
     uses_client: bool
+    outline: Outline | None
 
     def same_as(self, other: Basis) -> bool:
         return (
@@ -52,6 +58,22 @@ class Basis:
             and self.members is other.members
             and _identical(self.roles, other.roles)
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Law:
+    """The records that hold the rules of a fleet, which variables these use, and the outline that the fleet shares."""
+
+    definition: ThingDefinition | None
+    roles: tuple[Role, ...]
+    uses_client: bool
+    uses_modules: bool
+    uses_members: bool
+    outline: Outline | None
+
+    def is_of(self, definition: ThingDefinition | None, roles: Sequence[Role]) -> bool:
+        """Return whether it was made of these records themselves: one that was changed is another object."""
+        return self.definition is definition and _identical(self.roles, roles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +94,7 @@ class Granting:
         self._facts = facts
         self._sets = sets
         self._shared: Cache[tuple[str, str], Granted] = Cache(max_grants)
+        self._laws: Cache[tuple[str, str, str, tuple[str, ...]], _Law] = Cache(MAX_LAWS)
 
     async def basis(self, token: Token, secret: Secret | None, thing: Thing | None) -> Basis | Refusal:
         """Return the facts of the grant that `token` has for `thing`, or why there is none (``definition_missing``)."""
@@ -89,18 +112,13 @@ class Granting:
                 detail = f"role `{name}` of token `{token.id}` does not exist"
                 return Refusal(reason=Reason.DEFINITION_MISSING, detail=detail)
             roles = (*roles, role)
-        known = self._shared.get((token.id, thing.key if thing is not None else ""))
-        if known is not None and known.basis.definition is definition and _identical(known.basis.roles, roles):
-            uses_client, modules, members = known.basis.uses_client, known.basis.modules, known.basis.members
-            if members is not None and (known.basis.thing is not thing or known.basis.token is not token):
-                members = await self._sets.members_of(tenant, _ground_of(token, thing))
-        else:
-            uses_client = uses_client_variable(definition, roles)
-            modules = members = None
-            if thing is not None and _mention("{module}", definition, roles):
-                modules = await self._sets.modules_of(tenant, thing.key)
-            if _mention("{member}", definition, roles):
-                members = await self._sets.members_of(tenant, _ground_of(token, thing))
+        ground = _ground_of(token, thing)
+        law = self._law(token, ground, definition, roles)
+        modules = members = None
+        if thing is not None and law.uses_modules:
+            modules = await self._sets.modules_of(tenant, thing.key)
+        if law.uses_members:
+            members = await self._sets.members_of(tenant, ground)
         return Basis(
             token=token,
             secret=secret,
@@ -109,7 +127,8 @@ class Granting:
             roles=roles,
             modules=modules,
             members=members,
-            uses_client=uses_client,
+            uses_client=law.uses_client,
+            outline=law.outline if thing is not None else None,
         )
 
     def grant(self, basis: Basis, client_id: str, *, share: bool = True) -> Granted:
@@ -125,6 +144,29 @@ class Granting:
             self._shared.put(key, granted)
         return granted
 
+    def _law(self, token: Token, ground: str, definition: ThingDefinition | None, roles: tuple[Role, ...]) -> _Law:
+        key = (token.tenant, ground, definition.key if definition is not None else "", token.roles)
+        law = self._laws.get(key)
+        if law is None or not law.is_of(definition, roles):
+            uses_modules, uses_members = (_mention(name, definition, roles) for name in ("{module}", "{member}"))
+            law = _Law(
+                definition=definition,
+                roles=roles,
+                uses_client=uses_client_variable(definition, roles),
+                uses_modules=uses_modules,
+                uses_members=uses_members,
+                outline=outline_of(
+                    tenant=token.tenant,
+                    ground=ground,
+                    definition=definition,
+                    roles=roles,
+                    modules=KeySet() if uses_modules else None,
+                    members=KeySet() if uses_members else None,
+                ),
+            )
+            self._laws.put(key, law)
+        return law
+
     async def _role(self, tenant: str, name: str) -> Role | None:
         if name.startswith(PLATFORM_PREFIX):
             return await self._facts.role("", name.removeprefix(PLATFORM_PREFIX))
@@ -137,7 +179,7 @@ def _compile(basis: Basis, client_id: str) -> Granted:
     who = f"thing/{token.tenant}/{thing.key}" if thing is not None else f"ground/{token.tenant}/{token.id}"
     expires_at_us = earliest(token.expires_at_us, basis.secret.expires_at_us if basis.secret is not None else None)
     is_ground_token = token.kind is TokenKind.GROUND
-    grant = compile_grant(
+    grant = _by_outline(basis, who, expires_at_us) or compile_grant(
         principal=who,
         tenant=token.tenant,
         ground=ground,
@@ -153,6 +195,18 @@ def _compile(basis: Basis, client_id: str) -> Granted:
     )
     return Granted(
         basis=basis, principal=who, grant=grant, footing=_footing(basis, ground), expires_at_us=expires_at_us
+    )
+
+
+def _by_outline(basis: Basis, principal: str, expires_at_us: int | None) -> Grant | None:
+    if basis.outline is None or basis.thing is None:
+        return None
+    sets = {SetLevel.MODULE: basis.modules, SetLevel.MEMBER: basis.members}
+    return basis.outline.grant_of(
+        basis.thing.key,
+        principal=principal,
+        sets={level: keys for level, keys in sets.items() if keys is not None},
+        expires_at_us=expires_at_us,
     )
 
 
