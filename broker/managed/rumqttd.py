@@ -100,13 +100,13 @@ class RumqttdUpstream(ManagedUpstream):
             # Clean start and expiry are two things in 5.0 (3.1.2.4); it keeps what did not start clean.
             await self.clear_session(upstream_id)
             clean = False
+        if (old := self._links.get(upstream_id)) is not None:  # first: with its end its time begins
+            old.close()  # not by a reset: see `rumqttd_link`
+            await old.wait_closed()
         if (timer := self._expiring.pop(upstream_id, None)) is not None:
             timer.cancel()
         if (clearing := self._clearing.get(upstream_id)) is not None and clearing is not asyncio.current_task():
             await asyncio.wait({clearing})
-        if (old := self._links.get(upstream_id)) is not None:
-            old.close()  # not by a reset: see `rumqttd_link`
-            await old.wait_closed()
         return await super().connect(owner, upstream_id, clean=clean, hello=hello)
 
     async def _connect(  # type: ignore[override]  # every connection, those in the gate's own name too

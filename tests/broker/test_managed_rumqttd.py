@@ -383,14 +383,15 @@ async def test_large_packets_pass(upstream, level):
     assert codec.publish(owner.of(wire.PUBLISH)[0], from_server=True).payload == payload
 
 
-async def test_who_is_back_in_time_keeps_the_session_when_that_time_is_over(upstream):
+@pytest.mark.parametrize("how", ["reconnect", "take-over"])
+async def test_who_is_back_in_time_keeps_the_session_when_that_time_is_over(upstream, how):
     """The time begins anew with the end of the new connection."""
-    hello = Hello(level=wire.MQTT_5_0, session_expiry_s=1)
-    link = await upstream.connect(Owner(), A, clean=False, hello=hello)
-    link.close()
-    await link.wait_closed()
+    link = await upstream.connect(Owner(), A, clean=False, hello=Hello(level=wire.MQTT_5_0, session_expiry_s=1))
+    if how == "reconnect":
+        link.close()
+        await link.wait_closed()
     owner = Owner()
-    link = await upstream.connect(owner, A, clean=False, hello=hello)
+    link = await upstream.connect(owner, A, clean=False, hello=Hello(level=wire.MQTT_5_0, session_expiry_s=60))
     assert link.session_present
     await asyncio.sleep(1.3)
     assert owner.closed == []
@@ -398,17 +399,22 @@ async def test_who_is_back_in_time_keeps_the_session_when_that_time_is_over(upst
     await answered(link, owner)
 
 
-async def test_who_is_back_while_the_session_is_being_ended_gets_a_new_one(upstream):
+@pytest.mark.parametrize("how", ["reconnect", "take-over"])
+async def test_who_is_back_while_the_session_is_being_ended_gets_a_new_one(upstream, how):
     """And keeps it: the end of the old one is awaited."""
-    for _ in range(10):
-        link = await upstream.connect(Owner(), A, clean=False, hello=Hello(level=wire.MQTT_5_0))
-        link.close()
-        while A not in upstream._clearing:
-            await asyncio.sleep(0)
+    for name in ("A", "B", "C", "D"):
+        link = await upstream.connect(Owner(), name * 22, clean=False, hello=Hello(level=wire.MQTT_5_0))
+        if how == "reconnect":
+            link.close()
+            while name * 22 not in upstream._clearing:
+                await asyncio.sleep(0)
         owner = Owner()
-        link = await upstream.connect(owner, A, clean=False, hello=Hello(level=wire.MQTT_5_0))
+        began = asyncio.get_running_loop().time()
+        link = await upstream.connect(owner, name * 22, clean=False, hello=Hello(level=wire.MQTT_5_0))
         assert not link.session_present
         await answered(link, owner)
+        assert asyncio.get_running_loop().time() - began < 2, "and it waits for no time that is to run out"
+        assert not upstream._clearing
         assert owner.closed == []
 
 
