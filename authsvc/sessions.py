@@ -180,7 +180,8 @@ class Sessions:
         self._by_id[session.id] = session
         self._holders[key] = session
         self._index(session)
-        self.expiry.schedule(session, session.expires_at_us)
+        if session.expires_at_us is not None:
+            self.expiry.schedule(session, session.expires_at_us)
         self.opened += 1
         return session
 
@@ -192,7 +193,8 @@ class Sessions:
         if self._holders.get(key) is session:
             del self._holders[key]
         self._unindex(session)
-        self.expiry.cancel(session)
+        if session.expires_at_us is not None:
+            self.expiry.cancel(session)
         self.ended[reason] += 1
 
     def end(self, session: Session, reason: Reason, will: Will) -> None:
@@ -248,7 +250,11 @@ class Sessions:
 
     def _index(self, session: Session) -> None:
         for name in session.footing:
-            self._by_name.setdefault(name, {})[session] = None
+            there = self._by_name.get(name)
+            if there is None:
+                self._by_name[name] = {session: None}
+            else:
+                there[session] = None
 
     def _unindex(self, session: Session) -> None:
         for name in session.footing:

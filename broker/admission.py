@@ -170,7 +170,7 @@ class Admission:
             if not (opened or connection.is_open):
                 if link is not None:
                     await _let_go(link)
-                    connection.forget_link()
+                    connection.link_closed = False  # it was that of a link which was not taken
                 if admitted.session_expiry_s:
                     gate.service.session_left(upstream_id, expiry_s=admitted.session_expiry_s)
                 gate.released_upstream(upstream_id)

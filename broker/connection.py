@@ -18,9 +18,10 @@ import structlog
 from authsvc.core.credentials import ConnectRequest, WillMessage
 from authsvc.core.facts import Refusal
 from authsvc.core.policy import Action, Decision, Grant, Memo
-from authsvc.core.reasons import Reason, disconnect_code5
+from authsvc.core.reasons import Reason
 from authsvc.sessions import Session, Will
 from broker.arrival import Arrival
+from broker.denials import Denials
 from broker.flow import Flow, Hold
 from broker.inbound import Inbound
 from broker.listeners import ListenerUse
@@ -38,7 +39,6 @@ log = structlog.get_logger(__name__)
 _LOGGER = logging.getLogger(__name__)
 
 CONNECTING, ADMITTING, OPEN, ENDED = range(4)
-DENIALS_RECORDED_PER_S = 50  # of one connection
 END_LINGER_S = 0.05  # for a DISCONNECT of the service's own to go out; a client that does not take it is aborted
 # Reason codes of a broker's DISCONNECT that speak of what the client sent (5.0, 3.14.2.1).
 _ABOUT_PACKETS = frozenset({0x81, 0x82, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x99, 0x9A, 0x9B, 0x9E, 0xA1, 0xA2})
@@ -48,13 +48,13 @@ class ClientConnection(Flow):
     """The protocol of one socket, the owner of one upstream link, and what the session registry ends and swaps."""
 
     __slots__ = (
-        "_denied",
-        "_denied_since",
+        "_denials",
         "_farewell",
+        "_holds_session",
         "_keep_alive",
+        "_outbound",
         "_phase",
         "_timer",
-        "address",
         "arrival",
         "capabilities",
         "gate",
@@ -83,29 +83,26 @@ class ClientConnection(Flow):
         self.link_closed = False
         self.upstream_id = ""
         self.keeps_session = False  # the upstream session has a row in the store
-        self.address = ""
         self.peer_address: tuple[str, int] | None = None
         self._phase = CONNECTING
         self._timer: asyncio.TimerHandle | None = None
-        self._denied = 0  # since `_denied_since`
-        self._denied_since = 0.0
+        self._denials: Denials | None = None
         self._keep_alive = 0.0
         self._farewell: Farewell | None = None
+        self._outbound: Outbound | None = None
+        self._holds_session = False  # upstream
 
     # --- asyncio.Protocol ------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         name = transport.get_extra_info("peername")
-        self.address = str(name[0]) if name else "unix"
-        self.peer_address = (str(name[0]), int(name[1])) if name else None
-        self.peer = f"[{name[0]}]:{name[1]}" if name and ":" in name[0] else f"{name[0]}:{name[1]}" if name else "unix"
+        if name:
+            self.peer_address = host, port = name[:2]
+            self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         if not self.gate.arrived(self):
             self._phase = ENDED
             self.transport.abort()
-            return
-        assert self.arrival is not None
-        self._timer = self._loop.call_later(self.limits.connect_s, self.arrival.too_slow)
 
     def secured(self, transport: asyncio.Transport) -> None:
         """Use this transport from now on: TLS was agreed on over the one that the connection was made with."""
@@ -120,14 +117,13 @@ class ClientConnection(Flow):
         elif self.arrival is not None and self._phase != ENDED and self.arrival.received(data):
             self.wait_for_admission()
 
-    def eof_received(self) -> bool:
-        return False
-
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._phase != ENDED:
             self.end(Reason.CONNECTION_LOST, Will.SEND)
         self._stop_timer()
+        self.gate.closing.discard(self)
         self.transport = None
+        self._forget()
 
     # --- before the session ----------------------------------------------------------------------------------
 
@@ -141,7 +137,6 @@ class ClientConnection(Flow):
         self.will = request.will
         self._keep_alive = request.keep_alive_s * 1.5  # MQTT-3.1.2-24
         self._phase = ADMITTING
-        self._stop_timer()
         self.gate.connect_received(self)
 
     def wait_for_admission(self) -> None:
@@ -159,21 +154,12 @@ class ClientConnection(Flow):
     def leave(self, answer: bytes) -> None:
         """Send the last bytes and close; abort where the client does not take them in time."""
         self._phase = ENDED
-        self._stop_timer()
         self.gate.left(self)
         if self.transport is not None and answer:
             self.transport.write(answer)
-        self._close(self.limits.refusal_linger_s)
-
-    def forget_link(self) -> None:
-        """Forget that a link has closed which was not taken."""
-        self.link_closed = False
+        self._close()
 
     # --- the session -----------------------------------------------------------------------------------------
-
-    @property
-    def disconnects_on_denied_publish(self) -> bool:
-        return self.gate.disconnects_on_denied_publish
 
     @property
     def is_open(self) -> bool:
@@ -192,33 +178,36 @@ class ClientConnection(Flow):
         self.state = state
         self.requests = OpenRequests()
         self.inbound = Inbound(self, Memo(self.grant, Action.PUBLISH))
-        self.outbound = Outbound(self, Memo(self.grant, Action.DELIVER))
+        self._holds_session = True
         arrival, self.arrival = self.arrival, None
         self._phase = OPEN
         self.write(connack)
         self._heard_at = self._loop.time()
         if self._keep_alive:
             self._timer = self._loop.call_later(self._keep_alive, self._check_keep_alive)
-        drop_uncovered(self)
+        if state.subscriptions:  # of a session that goes on
+            drop_uncovered(self)
         if arrival is not None and arrival.early:
             self.data_received(bytes(arrival.early))
         self.release(Hold.ADMISSION)
 
-    def retain(self, topic: str, payload: bytes, *, qos: int) -> None:
-        """Keep a retained message in place of the broker."""
-        self.gate.upstream.retain(topic, payload, qos=qos)
+    @property
+    def outbound(self) -> Outbound:
+        """The broker's packets; made with the first of them, for many a session ends without any."""
+        if self._outbound is None:
+            self._outbound = Outbound(self, Memo(self.grant, Action.DELIVER))
+        return self._outbound
 
     def denied(self, action: Action, topic: str, decision: Decision) -> None:
         """Record what was denied; of a flood only a sample, which costs no more than it must (the rest is counted)."""
         assert self.session is not None
         now = self._loop.time()
-        if now - self._denied_since >= 1.0:
-            self._denied_since, self._denied = now, 0
-        self._denied += 1
-        if self._denied > DENIALS_RECORDED_PER_S:
+        if self._denials is None:
+            self._denials = Denials(now)
+        if self._denials.sampled(now):
+            self.gate.service.denied(self.session, action.value, topic, decision)
+        else:
             self.gate.denials_not_recorded += 1
-            return
-        self.gate.service.denied(self.session, action.value, topic, decision)
 
     def broke_protocol(self, problem: MalformedPacket) -> None:
         """End the connection of a client that sent what it must not."""
@@ -273,7 +262,8 @@ class ClientConnection(Flow):
             return
         self.grant = grant
         self.inbound.memo = Memo(grant, Action.PUBLISH)
-        self.outbound.memo = Memo(grant, Action.DELIVER)
+        if self._outbound is not None:
+            self._outbound.memo = Memo(grant, Action.DELIVER)
         drop_uncovered(self)
 
     def end(self, reason: Reason, will: Will, *, in_order: bool = False, code: int | None = None) -> None:
@@ -287,15 +277,16 @@ class ClientConnection(Flow):
             return
         self._phase = ENDED
         self._stop_timer()
-        farewell = self._last_packet(phase, reason, code)
+        farewell = self.terms.farewell(reason, code) if phase == OPEN else b""
         if in_order:
             if farewell:
                 self.write(farewell)
             self._flush()
-            self._close(self.limits.refusal_linger_s)
+            self._close()
         elif farewell and self.transport is not None and self.nothing_buffered(self.transport):
             self.transport.write(farewell)
-            self._close(END_LINGER_S)
+            self.transport.close()
+            self._timer = self._loop.call_later(END_LINGER_S, self.abort)
         elif self.transport is not None:
             self.transport.abort()
         if phase == ADMITTING and self.arrival is not None and self.arrival.task is not None:
@@ -318,7 +309,7 @@ class ClientConnection(Flow):
             self.state.subscriptions.update(pending.forwarded)
         if self.will is None and not self.link.used:
             self.link.close()
-            self.gate.gone(self, session)
+            self.gone(session)
         else:
             self._farewell = Farewell(self, session)
             self.gate.leaving(self, session, self._farewell.task)
@@ -328,22 +319,31 @@ class ClientConnection(Flow):
                 "session_ended", session=session.id, client_id=session.client_id, peer=self.peer, reason=reason.value
             )
 
-    def _last_packet(self, phase: int, reason: Reason, code: int | None) -> bytes:
-        """Return the DISCONNECT that tells the client why it ends; nothing for one that cannot be told."""
-        if phase != OPEN or not self.terms.is5 or reason is Reason.DISCONNECTED:
-            return b""
-        return self.terms.codec.encode_disconnect(disconnect_code5(reason) if code is None else code)
-
     async def wait_ended(self) -> None:
         """Return when socket and upstream are gone and the will, if any, has been handed over."""
         if self._farewell is not None:
             await self._farewell.wait()
 
-    def _close(self, linger_s: float) -> None:
-        transport = self.transport
-        if transport is not None:
-            transport.close()
-            self._timer = self._loop.call_later(linger_s, transport.abort)
+    def gone(self, session: Session) -> None:
+        """The broker has let go of the session."""
+        self.gate.gone(self, session)
+        self._holds_session = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Once socket and session are gone, cut the circles: all of it is freed now, and not by the collector."""
+        if self.transport is not None or self._holds_session:
+            return
+        self.arrival = None
+        if self.session is not None:
+            self.session = self._outbound = None
+            del self.inbound, self.link
+
+    def _close(self) -> None:
+        """Close when the client has taken what is buffered; it has a little time for that."""
+        if self.transport is not None:
+            self.transport.close()
+            self.gate.closing.add(self)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -49,7 +49,6 @@ class Flow(asyncio.Protocol):
         "inbound",
         "limits",
         "link",
-        "outbound",
         "peer",
         "session",
         "terms",
@@ -58,14 +57,13 @@ class Flow(asyncio.Protocol):
 
     link: Link
     inbound: Inbound
-    outbound: Outbound
     terms: Terms  # from the CONNECT on
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
         self.limits = limits
         self.transport: asyncio.Transport | None = None
         self.session: Session | None = None
-        self.peer = ""
+        self.peer = "unix"
         self._loop = loop
         self._holds = self._link_holds = 0
         self._stopped = False  # packets wait for the upstream, and nobody has called for them
@@ -76,6 +74,11 @@ class Flow(asyncio.Protocol):
     @abstractmethod
     def is_open(self) -> bool:
         """Whether packets pass: after the CONNACK, before the end."""
+
+    @property
+    @abstractmethod
+    def outbound(self) -> Outbound:
+        """The packets of the upstream."""
 
     @property
     @abstractmethod
@@ -90,19 +93,23 @@ class Flow(asyncio.Protocol):
     def broke_protocol(self, problem: MalformedPacket) -> None:
         """End the connection of a client that sent what it must not."""
 
+    def eof_received(self) -> bool:
+        return False
+
     # --- from the client -------------------------------------------------------------------------------------
 
     def client_sent(self, data: bytes) -> None:
         """Take a chunk of the client's."""
+        inbound = self.inbound
         self._answers = bytearray()
         try:
-            if self.inbound.feed(data):
+            if inbound.feed(data):
                 self._heard_at = self._loop.time()
         except Exception as problem:  # noqa: BLE001  # an accident never looks like a yes: it ends the connection
             self._inbound_failed(problem)
             return
         self._flush()
-        if self.inbound.more and self.is_open and not self._holds & Hold.TURN:
+        if inbound.more and self.is_open and not self._holds & Hold.TURN:
             self.hold(Hold.TURN)
             self._loop.call_soon(self._go_on)
         self._check_buffer()
@@ -182,12 +189,13 @@ class Flow(asyncio.Protocol):
         if not self.is_open:
             self._answer_to_farewell(data)
             return
+        outbound = self.outbound
         try:
-            self.outbound.feed(data)
+            outbound.feed(data)
         except Exception as problem:  # noqa: BLE001
             self._outbound_failed(problem)
             return
-        if self.outbound.more and not self._link_holds & Hold.TURN:
+        if outbound.more and not self._link_holds & Hold.TURN:
             self._hold_link(Hold.TURN)
             self._loop.call_soon(self._deliver_more)
         self._check_buffer()
@@ -223,6 +231,11 @@ class Flow(asyncio.Protocol):
         else:
             log.error("delivery_failed", peer=self.peer, exc_info=problem)
         self.end(Reason.BROKER_UNAVAILABLE, Will.SEND)
+
+    def abort(self) -> None:
+        """Close the client's socket now, whatever is buffered."""
+        if self.transport is not None:
+            self.transport.abort()
 
     # --- backpressure ----------------------------------------------------------------------------------------
 

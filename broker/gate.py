@@ -22,6 +22,7 @@ from authsvc.sessions import Session, Will
 from broker.admission import Admission
 from broker.clearings import Clearer
 from broker.connection import ClientConnection
+from broker.deadlines import Deadlines
 from broker.delayed_wills import DelayedWills
 from broker.limits import Backoff, Limits
 from broker.listeners import Listener, ListenerUse, OpenListener, open_listener
@@ -61,7 +62,8 @@ class Gate:
         self._backoff = Backoff(burst=limits.failed_connect_burst, refill_per_s=limits.failed_connects_per_s)
         self._listeners: list[OpenListener] = []
         self._connections: set[ClientConnection] = set()
-        self._before_connect: dict[ClientConnection, None] = {}  # oldest first
+        self._before_connect = Deadlines(self.loop, limits.connect_s, _too_slow)
+        self.closing = Deadlines(self.loop, limits.refusal_linger_s, ClientConnection.abort)  # with bytes to take
         self._leaving: dict[tuple[str, str], set[ClientConnection]] = {}
         self._farewells: set[asyncio.Task[None]] = set()
         self._clearer = Clearer(service, upstream, self.states)
@@ -115,30 +117,31 @@ class Gate:
             return False
         if len(self._before_connect) >= self.limits.max_before_connect:
             # The one that has been silent longest makes room: silence must not lock out those who speak.
-            oldest = next(iter(self._before_connect)).arrival
+            oldest = self._before_connect.oldest.arrival
             assert oldest is not None  # it is given away with the opening of a session, long after the CONNECT
             oldest.makes_room()
         self._connections.add(connection)
-        self._before_connect[connection] = None
+        self._before_connect.add(connection)
         use.connections += 1
         return True
 
     def connect_received(self, connection: ClientConnection) -> None:
         """The connection has shown a whole, well-formed CONNECT."""
-        self._before_connect.pop(connection, None)
+        self._before_connect.discard(connection)
 
     def left(self, connection: ClientConnection) -> None:
         """Forget a connection that ended."""
         if connection in self._connections:
             self._connections.discard(connection)
-            self._before_connect.pop(connection, None)
+            self._before_connect.discard(connection)
             connection.listener.connections -= 1
 
     def throttled(self, connection: ClientConnection, reason: Reason) -> Reason:
         """Return the reason to answer: a failing credential too many from one address is ``rate_limited``."""
-        if reason in GUESSES and not self._backoff.failed(connection.address, self.loop.time()):
-            return Reason.RATE_LIMITED
-        return reason
+        if reason not in GUESSES:
+            return reason
+        address = connection.peer_address[0] if connection.peer_address else "unix"
+        return reason if self._backoff.failed(address, self.loop.time()) else Reason.RATE_LIMITED
 
     def entered(self, upstream_id: str) -> None:
         """A connection uses this upstream session: it is not cleared meanwhile."""
@@ -172,3 +175,8 @@ class Gate:
         while waiting := self._leaving.get((principal, client_id)):
             with contextlib.suppress(KeyError):
                 await next(iter(waiting)).wait_ended()
+
+
+def _too_slow(connection: ClientConnection) -> None:
+    if connection.arrival is not None:
+        connection.arrival.too_slow()

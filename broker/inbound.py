@@ -131,14 +131,14 @@ class Inbound(Stream):
     def _pass_on(self, packet: bytes, publish: wire.Publish) -> None:
         connection = self._connection
         if publish.retain and not connection.capabilities.retained:
-            connection.retain(publish.topic, publish.payload, qos=publish.qos)
+            connection.gate.upstream.retain(publish.topic, publish.payload, qos=publish.qos)
             packet = bytes((packet[0] & 0xFE,)) + packet[1:]
         connection.link.write(packet)
 
     def _denied(self, publish: wire.Publish, decision: Decision) -> None:
         connection = self._connection
         connection.denied(Action.PUBLISH, publish.topic, decision)
-        if connection.disconnects_on_denied_publish:
+        if connection.gate.disconnects_on_denied_publish:
             connection.end(decision.reason, Will.SEND, in_order=True)
 
     def _pubrel(self, packet: bytes) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from authsvc.core.credentials import NEVER_EXPIRES
-from authsvc.core.reasons import Reason, connack_code, connack_code5
+from authsvc.core.reasons import Reason, connack_code, connack_code5, disconnect_code5
 from broker import wire
 from broker.limits import Limits
 from broker.upstream import Capabilities, Hello
@@ -99,6 +99,12 @@ class Terms:
     def refusal(self, reason: Reason) -> bytes:
         """Return the CONNACK of a refusal."""
         return self.codec.encode_connack(connack_code5(reason) if self.is5 else connack_code(reason))
+
+    def farewell(self, reason: Reason, code: int | None) -> bytes:
+        """Return the DISCONNECT that tells the client why it ends, or nothing where it cannot be told."""
+        if not self.is5 or reason is Reason.DISCONNECTED:
+            return b""
+        return self.codec.encode_disconnect(disconnect_code5(reason) if code is None else code)
 
     def connack(
         self, upstream: Connack, capabilities: Capabilities, *, session_present: bool, assigned_client_id: str | None

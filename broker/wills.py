@@ -48,7 +48,7 @@ class Farewell:
             connection.link.abort()  # or the broker would hold the session for ever
         finally:
             self._over.set()
-            connection.gate.gone(connection, session)
+            connection.gone(session)
 
 
 async def _farewell(connection: ClientConnection) -> None:
@@ -103,7 +103,7 @@ async def _send_on_link(connection: ClientConnection, will: WillMessage) -> None
     qos = min(will.qos, connection.terms.maximum_qos)
     retain = will.retain
     if retain and not connection.capabilities.retained:
-        connection.retain(will.topic, will.payload, qos=will.qos)
+        connection.gate.upstream.retain(will.topic, will.payload, qos=will.qos)
         retain = False
     if qos == 0:
         link.write(codec.encode_publish(will.topic, will.payload, retain=retain, properties=will.properties))

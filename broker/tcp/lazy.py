@@ -39,8 +39,25 @@ class LazyLink:
     `decided` is told when the link is to be opened, or never will be.
     """
 
+    __slots__ = (
+        "_closed",
+        "_connect",
+        "_decided",
+        "_holds",
+        "_kept",
+        "_leaving",
+        "_link",
+        "_opening",
+        "_owner",
+        "_paused",
+        "_size",
+        "_within_s",
+        "connack",
+        "used",
+        "write",
+    )
+
     session_present: bool = False
-    used: bool = False  # once anything was to be said to the broker
 
     def __init__(
         self,
@@ -52,6 +69,7 @@ class LazyLink:
         decided: Callable[[LazyLink], None],
     ) -> None:
         self.connack = connack
+        self.used = False  # once anything was to be said to the broker
         self.write: _Write = self._keep  # the opened link's own from then on
         self._owner = owner
         self._connect = connect

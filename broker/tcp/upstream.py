@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -137,9 +137,7 @@ class TcpUpstream:
         if connack is None or not (self._service.up and self._opens) or hello.request_response_information:
             return None
 
-        def connect() -> Awaitable[Link]:
-            return self.connect(owner, upstream_id, clean=True, hello=hello)
-
+        connect = partial(self.connect, owner, upstream_id, clean=True, hello=hello)
         within_s = 2 * self._timeout_s  # its turn, then the opening
         link = LazyLink(owner, connack, connect, within_s=within_s, decided=self._postponed.discard)
         self._postponed.add(link)

@@ -141,7 +141,7 @@ class Framer:
         self._legal = legal_first_bytes(level)
         self._max_connect = max_packet if max_connect is None else max_connect
         self._expects_connect = max_connect is not None
-        self._tail = bytearray()
+        self._tail: bytes | bytearray = b""
         self._need = NEED_MORE
 
     @property
@@ -170,7 +170,7 @@ class Framer:
         if self._need == NEED_MORE or len(tail) < self._need:
             return b""
         buffer = bytes(tail)
-        self._tail = bytearray()
+        self._tail = b""
         self._need = NEED_MORE
         return buffer
 
