@@ -157,6 +157,36 @@ async def test_nothing_is_postponed_where_the_answer_is_not_known(mosquitto, ups
     assert silent.postponed(Owner(), A) is None
 
 
+async def test_only_the_answer_to_a_session_of_the_same_kind_is_known_beforehand(upstream):
+    """One that stays, or that asked for more, may have been answered otherwise."""
+    known = upstream._connack5
+    for more in ({"session_expiry_s": 60}, {"request_response_information": True}):
+        link = await upstream.connect(Owner(), B, clean=True, hello=Hello(level=5, **more))
+        assert link.connack is not known
+        assert upstream._connack5 is known
+    link = await upstream.connect(Owner(), B, clean=False, hello=Hello(level=5))
+    assert upstream._connack5 is known
+
+
+async def test_the_stop_ends_links_that_were_never_opened(upstream):
+    """Their owners are told; and what opens is a session that starts clean."""
+    owner, seen = Owner(), []
+    real = upstream.connect
+
+    def connect(*arguments, **options):
+        seen.append(options["clean"])
+        return real(*arguments, **options)
+
+    upstream.connect = connect
+    unused, used = upstream.postponed(owner, A), upstream.postponed(Owner(), B)
+    used.write(publish(1))
+    await turns()
+    assert seen == [True]
+    await upstream.stop()
+    assert len(owner.closed) == 1
+    await unused.wait_closed()
+
+
 async def test_sessions_without_a_link_end_with_the_broker(mosquitto, upstream):
     """As those that have one: nobody stays connected to a broker that has gone, and nobody new gets in."""
     async with rig_on(upstream) as rig:
