@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 
+from authsvc.core.errors import UpstreamUnavailable
 from broker import proxy_protocol, wire
 from broker.config_file import parse_broker_config
 from broker.limits import Limits
 from broker.listeners import Listener
 from broker.proxy_protocol import network_of
 from broker.tcp import TcpUpstream
-from broker.tcp.dial import Dial
+from broker.tcp.dial import Dial, _connected, open_link
+from broker.tcp.link import TcpLink
 from broker.upstream import Hello
 from tests.broker.certificates import contexts
 from tests.broker.gate_rig import rig_on
@@ -198,6 +202,8 @@ def test_the_broker_file_names_the_proxies(tmp_path: Path):
 async def test_a_broker_is_told_who_connects(rig, tmp_path, with_tls):
     """The header goes ahead of TLS and CONNECT; the gate's own connections are LOCAL. The broker is a second gate."""
     context, trusting = contexts(tmp_path) if with_tls else (None, None)
+    if trusting is not None:
+        trusting.hostname_checks_common_name = False
     _, port = await rig.gate.listen(listener(tls=context))
     dial = Dial(port=port, tls=trusting, username="", password=b"a", proxy_protocol=True)
     upstream = TcpUpstream(dial=dial, mqtt5="no")
@@ -212,3 +218,42 @@ async def test_a_broker_is_told_who_connects(rig, tmp_path, with_tls):
     (session,) = rig.service.sessions.find("t", thing="a")
     assert session.peer.startswith("127.0.0.1:")
     await upstream.stop()
+    if with_tls:
+        other = TcpUpstream(dial=replace(dial, host="localhost"), mqtt5="no")
+        with pytest.raises(UpstreamUnavailable, match="certificate"):
+            await other.connect(Owner(), "A" * 22, clean=True, hello=Hello(peer=CARRIED))
+
+
+async def test_the_first_address_that_answers_is_taken(monkeypatch):
+    """A name may have one where nobody listens."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    loop = asyncio.get_running_loop()
+
+    async def two(host, port, **_):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(loop, "getaddrinfo", two)
+    with await _connected("broker.example", port) as connected:
+        assert connected.getpeername() == ("127.0.0.1", port)
+    server.close()
+    with pytest.raises(ConnectionRefusedError):
+        await _connected("broker.example", port)
+
+
+async def test_a_full_backlog_of_a_socket_is_waited_for(tmp_path):
+    """As TCP does by itself: connect(2) of a Unix socket gives up at once instead."""
+    path = tmp_path / "b.sock"
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
+        listening.bind(str(path))
+        listening.listen(0)
+        first.connect(str(path))
+        link = TcpLink(Owner(), "A" * 22, clean=True, gone=lambda _: None)
+        opening = asyncio.create_task(open_link(Dial(path=path), link))
+        await asyncio.sleep(0.05)
+        assert not opening.done()
+        listening.accept()[0].close()
+        async with asyncio.timeout(2):
+            await opening
+        link.abort()
+        await asyncio.sleep(0)
