@@ -79,10 +79,8 @@ class Touched:
         """Return whether a change after `position`, none of `except_`, named one of `names` (True if unknown)."""
         if position < self.floor:
             return True
-        if self._names.isdisjoint(names):
-            return False
-        for name in names:
-            for at in reversed(self._positions.get(name, ())):
+        for name in self._names.intersection(names):
+            for at in reversed(self._positions[name]):
                 if at <= position:
                     break
                 if at not in except_:
