@@ -39,7 +39,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._begin_head()
+        self._begin_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_head()
@@ -48,14 +48,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
+        if self._in_head and not self.transport.is_closing():  # nearly every head comes in one piece
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:  # one endless header never reaches `on_header`
                 self._refuse()
+            elif self._head_timer is None:
+                self._begin_timer()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._begin_head()
+        self._in_head = True
+        self._head_bytes = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value)
@@ -82,11 +85,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._tail_timer.cancel()
             self._tail_timer = None
 
-    def _begin_head(self) -> None:
-        self._in_head = True
-        self._head_bytes = 0
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse)
+    def _begin_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._refuse)
 
     def _end_head(self) -> None:
         self._in_head = False
