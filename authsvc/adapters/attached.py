@@ -235,17 +235,18 @@ class Attached:
                 if refused is not None:
                     refused = self._refused(refused, request, peer, admitted.tenant)
                     break
-                if not written:
-                    before = self.rows.get(client_id)
-                row = self._row_of(admitted, request, peer)
-                kept = await self.rows.keep(row)
-                if not kept:
-                    continue
-                written = True
+                username = request.username or ""
+                if not self.rows.stands(admitted, username):
+                    if not written:
+                        before = self.rows.get(client_id)
+                    kept = await self.rows.keep(self._row_of(admitted, username, peer))
+                    if not kept:
+                        continue
+                    written = True
                 if self.kicks is not None and self.kicks.wipes(client_id):
                     continue  # the session before this one was revoked while this row was written
                 # From here to the answer nothing waits: a change comes before `open`, which sees it, or after it.
-                session = self.open(admitted, row)
+                session = self.open(admitted, username=username, peer=peer)
                 if session is not None:
                     if self.kicks is not None:
                         self.kicks.drop(client_id)  # this CONNECT ends what was to be ended
@@ -266,11 +267,11 @@ class Attached:
         self.service.refuse(refusal, request=request, peer=peer, tenant=tenant)
         return RecordedRefusal(reason=refusal.reason, detail=refusal.detail)
 
-    def open(self, admitted: Admitted, row: AttachedSession) -> Session | None:
+    def open(self, admitted: Admitted, *, username: str, peer: str) -> Session | None:
         """Open the session, under the client id's lock; None when what it rests on has changed: admit again."""
-        connection = HookConnection(self, admitted.client_id, admitted.grant, row.username)
+        connection = HookConnection(self, admitted.client_id, admitted.grant, username)
         session = self.service.sessions.open(
-            admitted, connection, broker=self.name, peer=row.peer, deliveries_checked=self.deliveries_checked
+            admitted, connection, broker=self.name, peer=peer, deliveries_checked=self.deliveries_checked
         )
         if session is not None:
             connection.session = session
@@ -278,7 +279,7 @@ class Attached:
             self.subscribed.opened(admitted.client_id, admitted.grant)
         return session
 
-    def _row_of(self, admitted: Admitted, request: ConnectRequest, peer: str) -> AttachedSession:
+    def _row_of(self, admitted: Admitted, username: str, peer: str) -> AttachedSession:
         return AttachedSession(
             broker=self.name,
             client_id=admitted.client_id,
@@ -288,7 +289,7 @@ class Attached:
             ground=admitted.ground,
             token_id=admitted.token_id,
             secret_id=admitted.secret_id,
-            username=request.username or "",
+            username=username,
             peer=peer,
             held=digest(admitted.grant),
             since_us=self.service.now_us(),

@@ -11,7 +11,6 @@ it and `client_attrs` since 5.7; older ones overlook them and ask for every publ
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from typing import Any, Final
 
@@ -28,12 +27,14 @@ from authsvc.core.reasons import Reason
 
 # EMQX refuses whoever has a list that "does not appear to be in seconds": beyond half of now in milliseconds.
 _LATEST_S: Final = 253_402_300_799  # the end of the year 9999
+_ALLOW: Final = JSONResponse({"result": "allow"})
+_DENY: Final = JSONResponse({"result": "deny"})
 _NOT_THE_LAST: Final = frozenset({"takenover", "takeovered", "discarded"})  # another connection has the client id now
 
 
 def deny(path: str) -> Response:  # noqa: ARG001
     """Return the denial that ends the chain."""
-    return JSONResponse({"result": "deny"})
+    return _DENY
 
 
 async def authn(attached: Attached, request: HookRequest) -> Response:
@@ -51,7 +52,7 @@ async def authn(attached: Attached, request: HookRequest) -> Response:
         return deny(request.path)
     expires_at_us = outcome.expires_at_us
     expire_at = None if expires_at_us is None else min(expires_at_us // 1_000_000, _LATEST_S)
-    return Response(_admission(outcome.grant, expire_at), media_type="application/json")
+    return _admission(outcome.grant, expire_at)
 
 
 async def authz(attached: Attached, request: HookRequest) -> Response:
@@ -67,7 +68,7 @@ async def authz(attached: Attached, request: HookRequest) -> Response:
         allowed = _may_subscribe(attached, client_id, topic, qos)
     else:
         raise MalformedHook("`action` is neither publish nor subscribe")
-    return JSONResponse({"result": "allow"}) if allowed else deny(request.path)
+    return _ALLOW if allowed else _DENY
 
 
 async def disconnected(attached: Attached, request: HookRequest) -> Response:
@@ -90,7 +91,7 @@ def _may_subscribe(attached: Attached, client_id: str, filter_: str, qos: int) -
 
 
 @lru_cache(maxsize=4096)  # many share a grant, and it is most of the work of an answer
-def _admission(grant: Grant, expire_at: int | None) -> bytes:
+def _admission(grant: Grant, expire_at: int | None) -> Response:
     answer: dict[str, Any] = {
         "result": "allow",
         "is_superuser": False,
@@ -99,7 +100,7 @@ def _admission(grant: Grant, expire_at: int | None) -> bytes:
     }
     if expire_at is not None:
         answer["expire_at"] = expire_at
-    return json.dumps(answer, ensure_ascii=False).encode()
+    return JSONResponse(answer)
 
 
 def _peer(request: HookRequest) -> str:

@@ -132,7 +132,7 @@ class Following:
                 if attached.adapter.swap == "kick" and row.held != digest(admitted.grant):
                     self._kick(row, wipe=True)
                     return True
-                session = attached.open(admitted, row)
+                session = attached.open(admitted, username=row.username, peer=row.peer)
                 if session is not None:
                     session.since_us = row.since_us
                     if row.gone_us is not None:

@@ -12,6 +12,7 @@ Source: backends/http.go of iegomez/mosquitto-go-auth.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -41,7 +42,7 @@ async def user(attached: Attached, request: HookRequest) -> Response:
     """Admit a CONNECT, of which the backend shows neither the will nor the clean session flag."""
     connect = ConnectRequest(
         client_id=request.text("clientid"),
-        clean_session=False,  # it is not told: the broker may keep something
+        clean_session=True,  # it is not told, and not asked for: the row stands as if the broker kept something
         username=request.text("username", ""),
         password=request.text("password", "").encode(),
     )
@@ -91,6 +92,7 @@ def _connected(path: str, outcome: Session | Refusal) -> Response:
     return deny(path)
 
 
+@cache  # a handful of paths, statuses and errors, all of them ours
 def _answer(path: str, *, status: int = 200, error: str = "") -> Response:
     if path.startswith(TEXT):
         return PlainTextResponse(error or "ok", status_code=status)

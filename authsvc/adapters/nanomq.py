@@ -29,10 +29,13 @@ PUBLISH: Final = 2
 MAX_PARTS: Final = 32  # between the commas of `%t`; every way to join them is asked about
 STATUS_TOPIC: Final = "$SYS/brokers/client_status/"  # the broker tells there who comes and goes, in the client's name
 
+_ALLOW: Final = PlainTextResponse("allow")
+_DENY: Final = PlainTextResponse("deny", status_code=403)
+
 
 def deny(path: str) -> Response:  # noqa: ARG001
     """Return a denial."""
-    return PlainTextResponse("deny", status_code=403)
+    return _DENY
 
 
 async def auth(attached: Attached, request: HookRequest) -> Response:
@@ -40,12 +43,12 @@ async def auth(attached: Attached, request: HookRequest) -> Response:
     address = request.text("ipaddress", "")
     connect = ConnectRequest(
         client_id=request.text("clientid"),
-        clean_session=False,  # it is not told: the broker may keep something
+        clean_session=True,  # it is not told, and not asked for: the row stands as if the broker kept something
         username=request.text("username", ""),
         password=request.text("password").encode(),
     )
     outcome = await attached.connect(connect, peer=f"{address}:0" if address else "")
-    return deny(request.path) if isinstance(outcome, Refusal) else _allow()
+    return _DENY if isinstance(outcome, Refusal) else _ALLOW
 
 
 async def acl(attached: Attached, request: HookRequest) -> Response:
@@ -59,7 +62,7 @@ async def acl(attached: Attached, request: HookRequest) -> Response:
         allowed = bool(filters) and all(may_subscribe(attached, client_id, each) for each in filters)
     else:
         raise MalformedHook("`access` is neither 1 nor 2")
-    return _allow() if allowed else deny(request.path)
+    return _ALLOW if allowed else _DENY
 
 
 def _is_own_status(attached: Attached, client_id: str, topic: str) -> bool:
@@ -91,10 +94,6 @@ def _is_filter(text: str) -> bool:
     except InvalidInput:
         return False
     return True
-
-
-def _allow() -> Response:
-    return PlainTextResponse("allow")
 
 
 ADAPTER = Adapter(

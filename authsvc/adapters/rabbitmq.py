@@ -35,11 +35,13 @@ EXCHANGE: Final = "amq.topic"
 MAX_QOS: Final = 1  # RabbitMQ carries QoS 2 as 1, and tells the QoS of nothing
 ADMINISTRATOR: Final = "administrator"  # the tag without which nobody may close the connection of another
 _NOT_SAID: Final = Decision(allowed=False, reason=Reason.PROTOCOL_ERROR)
+_ALLOW: Final = PlainTextResponse("allow")
+_DENY: Final = PlainTextResponse("deny")
 
 
 def deny(path: str) -> Response:  # noqa: ARG001
     """Return a denial. It has no reason in it: RabbitMQ could show one to the client."""
-    return PlainTextResponse("deny")
+    return _DENY
 
 
 async def user(attached: Attached, request: HookRequest) -> Response:
@@ -53,7 +55,7 @@ async def user(attached: Attached, request: HookRequest) -> Response:
         return deny(request.path)
     connect = ConnectRequest(
         client_id=client_id,
-        clean_session=False,  # it is not told: the broker may keep a queue
+        clean_session=True,  # it is not told, and not asked for: the row stands as if the broker kept a queue
         username=username,
         password=password.encode(),
     )
@@ -73,7 +75,7 @@ async def user(attached: Attached, request: HookRequest) -> Response:
         return _refused(attached, connect, Reason.THING_KEY_INVALID, detail)
     if management is not None:
         management.admitted(client_id)
-    return _allow()
+    return _ALLOW
 
 
 async def vhost(attached: Attached, request: HookRequest) -> Response:
@@ -83,7 +85,7 @@ async def vhost(attached: Attached, request: HookRequest) -> Response:
         return deny(request.path)
     if session is not None and not session.peer:
         session.peer = _address(request.text("ip", ""))
-    return _allow()
+    return _ALLOW
 
 
 async def resource(attached: Attached, request: HookRequest) -> Response:
@@ -239,11 +241,7 @@ def _sayable(level: str) -> bool:
 
 
 def _verdict(allowed: bool) -> Response:  # an answer, not a switch
-    return _allow() if allowed else deny("")
-
-
-def _allow() -> Response:
-    return PlainTextResponse("allow")
+    return _ALLOW if allowed else _DENY
 
 
 def _make_management(config: AttachedConfig) -> Management | None:

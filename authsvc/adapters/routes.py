@@ -13,8 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from authsvc.adapters.adapter import Adapter, AttachedConfig, Hook, HookRequest, MalformedHook
 from authsvc.adapters.attached import Attached
+from authsvc.adapters.bodies import Bodies
 from authsvc.adapters.caller import Callers
-from authsvc.adapters.strict import MAX_HOOK_BYTES, parse
+from authsvc.adapters.strict import parse
 from authsvc.core.reasons import Reason
 from authsvc.web.problems import Problem
 
@@ -32,8 +33,6 @@ MODULES: Final = {
     "aedes": "authsvc.adapters.aedes",
 }
 PREFIX: Final = "/hooks/"
-BODY_S: Final = 5.0  # brokers give up on a whole request after about that
-_TOO_SLOW: Final = "the body came too slowly"
 
 
 def adapter_of(kind: str) -> Adapter:
@@ -49,6 +48,7 @@ class Hooks:
     def __init__(self, service: Service, configs: Sequence[AttachedConfig]) -> None:
         self._service = service
         self.attached: dict[str, Attached] = {}
+        self._bodies = Bodies()
         self._routes: dict[str, tuple[Attached, Callers, str, Hook]] = {}
         for config in configs:
             adapter = adapter_of(config.kind)
@@ -68,6 +68,7 @@ class Hooks:
     async def run(self) -> None:
         """Send kicks, sweep and write what is owed, for ever; owned by the caller's task group."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._bodies.run(), name="bodies of hook requests")
             for attached in self.attached.values():
                 tasks.create_task(attached.run(), name=f"attached broker {attached.name}")
 
@@ -97,7 +98,7 @@ class Hooks:
             log.warning("hook_method_refused", broker=attached.name, path=path, method=scope["method"])
             return Problem(405, "method_not_allowed", "this path does not take this method").response()
         try:
-            body = await _body_in_time(receive)
+            body = await self._bodies.read(receive)
             raw_form = hook.fields if hook.raw_form else None
             fields = parse(scope["method"], content_types, scope["query_string"], body, raw_form=raw_form)
             if hook.fields is not None and not hook.fields.issuperset(fields):
@@ -144,31 +145,3 @@ def _headers(scope: Scope) -> tuple[dict[str, str], list[str]]:
     for name in repeated:
         del found[name]
     return found, content_types
-
-
-async def _body_in_time(receive: Receive) -> bytes:
-    """Return the body, or refuse one that comes too slowly. `asyncio.timeout` costs as much as the rest of it."""
-    task = asyncio.current_task()
-    assert task is not None
-    late = asyncio.get_running_loop().call_later(BODY_S, task.cancel, _TOO_SLOW)
-    try:
-        return await _body(receive)
-    except asyncio.CancelledError as error:
-        if error.args != (_TOO_SLOW,) or task.uncancel() > 0:
-            raise
-        raise MalformedHook(_TOO_SLOW) from None
-    finally:
-        late.cancel()
-
-
-async def _body(receive: Receive) -> bytes:
-    body: bytes = b""
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise MalformedHook("the caller left before its request was whole")
-        body += message.get("body", b"")
-        if len(body) > MAX_HOOK_BYTES:
-            raise MalformedHook(f"the body has more than {MAX_HOOK_BYTES} bytes")
-        if not message.get("more_body", False):
-            return body

@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 
+from authsvc.adapters.held import digest
 from authsvc.core.errors import StoreReadOnly, StoreUnavailable
+from authsvc.sessions import Admitted
 from authsvc.store import Store
 from authsvc.store.attached import AttachedSession
 
@@ -61,6 +63,25 @@ class Rows:
             if (row.gone_us is not None) is gone:
                 return row
         return None
+
+    def stands(self, admitted: Admitted, username: str) -> bool:
+        """Return whether the row is there already as this admission would have it: nothing to `keep`.
+
+        A row for each CONNECT of a client that comes back as it was, only to be compared, would be most of its cost.
+        """
+        row = self._rows.get(admitted.client_id)
+        return (
+            row is not None
+            and row.gone_us is None
+            and row.principal == admitted.principal
+            and row.secret_id == admitted.secret_id
+            and row.token_id == admitted.token_id
+            and row.tenant == admitted.tenant
+            and row.thing == (admitted.thing or "")
+            and row.ground == admitted.ground
+            and row.username == username
+            and row.held == digest(admitted.grant)
+        )
 
     async def keep(self, row: AttachedSession) -> bool:
         """Have the row stand, before the broker is answered; False: what it rests on has ended meanwhile.

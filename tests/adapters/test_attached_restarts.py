@@ -66,6 +66,29 @@ async def test_rights_that_changed_while_the_service_was_down_end_what_was_told(
     assert world.attached().session("c1") is None
 
 
+async def test_the_user_name_that_came_last_is_the_one_after_a_restart(bare: HookWorld, restart: Restart) -> None:
+    """Brokers that send it with every question are asked for it: the row follows what a CONNECT changed."""
+    _, secret = await bare.ground_token("default")
+    await bare.authn(secret, "first")
+    await bare.authn(secret, "second")
+    world = await restart(crash=True)
+    assert [connection.username for connection in world.attached()._connections.values()] == ["second"]  # noqa: SLF001
+
+
+async def test_who_came_back_before_a_crash_is_connected_after_it(bare: HookWorld, restart: Restart) -> None:
+    """That it had left is written by then: the CONNECT that is answered takes it back first."""
+    _, secret = await bare.app_token()
+    await bare.authn(secret, "gw1")
+    bare.clock.move(SETTLED_S)
+    bare.rest.connected.clear()
+    await bare.post("emqx/disconnected", {"clientid": "c1", "reason": "normal"})
+    await bare.attached().rows.flush()
+    await bare.authn(secret, "gw1")
+    bare.rest.connected.clear()  # its list says nothing: what counts is the row
+    world = await restart(crash=True)
+    assert world.attached().session("c1") is not None
+
+
 async def test_a_client_id_stays_held_over_a_restart(bare: HookWorld, restart: Restart) -> None:
     """Connected or gone: the row remembers whose it is."""
     _, secret = await bare.app_token()

@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 import httpx
 import pytest
 
-from authsvc.adapters import routes
 from authsvc.adapters.adapter import AttachedConfig, HookRequest, MalformedHook
 from authsvc.adapters.caller import Callers
 from authsvc.adapters.strict import MAX_FIELDS, MAX_HOOK_BYTES, parse
@@ -219,7 +218,7 @@ def test_no_secret_is_in_what_is_shown_of_a_broker() -> None:
 
 async def test_a_body_that_does_not_come_is_not_waited_for(hooked: HookWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """The head says a hundred bytes and one comes: answered with deny, and the connection serves the next hook."""
-    monkeypatch.setattr(routes, "BODY_S", 0.2)
+    monkeypatch.setattr("authsvc.adapters.bodies.BODY_S", 0.2)
     host, _, port = hooked.url.removeprefix("http://").partition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(
