@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-from tests.conformance.difference import Difference, Seen
-from tests.conformance.steps import Case, Subscribe, SubscribeAll
-from tests.conformance.table import CASES
+from tests.conformance.difference import Difference
 
 BROKER = "mosquitto-go-auth"
-
-
-def _as_granted(case: Case) -> Seen:
-    """Return what a SUBACK says of the denied filters of a case where it says no more than what was asked for."""
-    seen: dict[str, str] = {}
-    times: dict[str, int] = {}
-    for step in case.steps:
-        if not isinstance(step, Subscribe | SubscribeAll) or step.expect is None:
-            continue
-        times[step.label] = times.get(step.label, 0) + 1
-        label = step.label if times[step.label] == 1 else f"{step.label} ({times[step.label]})"
-        if isinstance(step, SubscribeAll) and "denied" in step.expect:
-            seen[label] = step.expect.replace("denied", "granted")
-        elif isinstance(step, Subscribe) and step.expect.startswith("denied"):
-            seen[label] = f"granted {step.qos}"
-    return seen
-
 
 GOAUTH = (
     Difference(
@@ -87,14 +68,6 @@ GOAUTH = (
     ),
     Difference(
         broker=BROKER,
-        says="To a client of MQTT 3.1 a denied SUBSCRIBE looks granted",
-        sentence="In MQTT 3.1 a denied filter is answered as if it was granted; nothing is delivered for it.",
-        levels=(3,),
-        cells={case.name: _as_granted(case) for case in CASES if 3 in case.levels and _as_granted(case)}
-        | {"subscribe: qos_max": {"SUBSCRIBE A T/g1/A/#": "granted 1"}},
-    ),
-    Difference(
-        broker=BROKER,
         says="Every refusal at CONNECT says not authorized",
         sentence="Every refusal at CONNECT says not authorized (5, 0x87).",
         cells={"refused: the code tells which": {"CONNECT A": "refused not authorized"}},
@@ -103,7 +76,6 @@ GOAUTH = (
         broker=BROKER,
         says="A user name that holds control characters closes the connection without an answer",
         sentence="A user name that holds control characters is not refused: the connection closes.",
-        levels=(4, 5),
         cells={"registered: unsafe key": {"CONNECT bad3": "closed"}},
     ),
     Difference(
