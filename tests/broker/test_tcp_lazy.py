@@ -274,3 +274,11 @@ async def test_a_client_whose_link_cannot_be_opened_is_sent_away(mosquitto, upst
         mosquitto.thaw()
         again: RawClient = await rig.client("a")
         await again.publish("t/g/a/x", qos=1)
+
+
+async def test_a_session_that_starts_clean_and_is_to_stay_has_its_link_at_once(upstream):
+    """MQTT 5.0: what its client comes back to has to be there, whether it said anything or not."""
+    async with rig_on(upstream, level=5) as rig:
+        before = set(upstream._links)
+        await rig.client("a", clean=True, session_expiry_s=100)
+        assert len(upstream._links.keys() - before) == 1
