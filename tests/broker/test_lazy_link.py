@@ -142,3 +142,4 @@ async def test_another_broker_by_now_gets_nothing_of_what_was_written(term):
     await rig.open()
     rig.link.write(b"2")
     assert rig.opened.told == ["abort"]
+    assert b"2" not in rig.link._kept
