@@ -123,7 +123,11 @@ def holds_token(text: str) -> bool:
 
 def redacted(text: str) -> str:
     """Return `text` with everything that `holds_token` finds cut to the kind, for logs and error messages."""
-    return _TOKEN_LIKE.sub(r"\1…", text)
+    return _TOKEN_LIKE.sub(_cut, text)  # a template would be looked up anew for every text
+
+
+def _cut(found: re.Match[str]) -> str:
+    return f"{found[1] or ''}…"
 
 
 def _checksum(body: bytes) -> str:
