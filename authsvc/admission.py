@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from authsvc.caches import Cache, Facts
 from authsvc.changes import ChangeFeed
 from authsvc.core import things, tokens
 from authsvc.core.credentials import NEVER_EXPIRES, ConnectRequest, Credential, credential_of
-from authsvc.core.facts import RETIRED, Refusal, Secret, TenantState, Thing, ThingState, Token, TokenKind
+from authsvc.core.facts import RETIRED, KeySet, Refusal, Secret, TenantState, Thing, ThingState, Token, TokenKind
 from authsvc.core.policy import Action, Grant
 from authsvc.core.reasons import Reason
 from authsvc.core.things import Bind, Plan
+from authsvc.core.topics import SetLevel
 from authsvc.granting import Granting
 from authsvc.sessions import Admitted
 from authsvc.sets import Sets
@@ -160,7 +161,8 @@ class Admission:
         )
         if isinstance(binding, Refusal):
             return binding
-        refusal = await self._refusal(request, granted.grant, client_id, may_hold)
+        judged = granted.grant if plan is None or request.will is None else _as_member(granted.grant, plan.thing.key)
+        refusal = await self._refusal(request, judged, client_id, may_hold)
         if refusal is not None:
             return refusal
         if (plan or binding) and self._feed.touched_since(position, granted.footing):
@@ -290,6 +292,14 @@ class Admission:
 
 def _key(request: ConnectRequest, credential: Credential) -> _Key:
     return credential.digest, credential.thing_key, request.client_id, request.clean_session, request.session_expiry_s
+
+
+def _as_member(grant: Grant, thing: str) -> Grant:
+    """Return the grant that a thing will have as a member of its ground: a first CONNECT's will is judged by it."""
+    members = grant.sets.get(SetLevel.MEMBER)
+    if members is None:
+        return grant
+    return replace(grant, sets={**grant.sets, SetLevel.MEMBER: KeySet({*members.keys, thing})})
 
 
 def _place_of(thing: Thing) -> tuple[str, str, ThingState]:

@@ -8,7 +8,17 @@ import pytest
 
 from authsvc.core import tokens
 from authsvc.core.credentials import WillMessage
-from authsvc.core.facts import BindClientId, GroundAccess, Refusal, TenantState, ThingState, TokenKind
+from authsvc.core.facts import (
+    BindClientId,
+    Effect,
+    GroundAccess,
+    Refusal,
+    Rule,
+    RuleAction,
+    TenantState,
+    ThingState,
+    TokenKind,
+)
 from authsvc.core.policy import Action
 from authsvc.core.reasons import Reason
 from authsvc.service import Admitted
@@ -125,6 +135,24 @@ async def test_the_reasons_come_in_the_order_of_the_flow(world: World):
     written = await world.store.tenants.update(T, state=TenantState.SUSPENDED)
     await world.settle(written.position)
     assert await world.refused(made["app"], "blocked", **wrong) is Reason.TENANT_SUSPENDED
+
+
+@pytest.mark.parametrize("effect", [Effect.ALLOW, Effect.DENY])
+async def test_the_will_of_a_first_connection_is_judged_as_that_of_a_member(world: World, effect: Effect):
+    """A thing joins the set of its ground by its registration, which comes after the will has been judged."""
+    rules = [Rule(effect=effect, action=RuleAction.PUBLISH, topic="{tenant}/x/{member}/state")]
+    if effect is Effect.DENY:
+        rules.append(Rule(effect=Effect.ALLOW, action=RuleAction.PUBLISH, topic="{tenant}/x/#"))
+    await world.store.definitions.create(T, "hub", rules=tuple(rules))
+    _, text = await world.app_token(definition="hub")
+    will = WillMessage(topic=f"{T}/x/gw-1/state", payload=b"", qos=0, retain=False)
+    if effect is Effect.DENY:
+        assert await world.refused(text, "gw-1", will=will) is Reason.WILL_DENIED
+        assert await world.store.thing(T, "gw-1") is None
+    else:
+        other = WillMessage(topic=f"{T}/x/gw-2/state", payload=b"", qos=0, retain=False)
+        assert await world.refused(text, "gw-1", will=other) is Reason.WILL_DENIED
+        await world.admitted(text, "gw-1", will=will)
 
 
 async def test_a_bound_client_id_is_the_only_one_until_it_is_reset(world: World):
