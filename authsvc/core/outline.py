@@ -15,6 +15,7 @@ from authsvc.core.policy import CompiledRule, Grant, compile_grant, uses_client_
 from authsvc.core.topics import RenderedFilter, SetLevel, is_key
 
 _KEYS: Final = ("0", "1")
+_new = tuple.__new__  # a named tuple's own constructor is a Python call, which a fleet makes for each of its rules
 
 _Levels = tuple[str | SetLevel, ...]
 
@@ -114,4 +115,5 @@ def _mould(mine: CompiledRule, theirs: CompiledRule) -> _Mould | None:
 
 def _with_filter(rule: CompiledRule, levels: _Levels) -> CompiledRule:
     id_, effect, action, filter_, qos_max, retain = rule
-    return CompiledRule(id_, effect, action, RenderedFilter(levels, filter_.sets), qos_max, retain)
+    rendered = _new(RenderedFilter, (levels, filter_[1]))
+    return _new(CompiledRule, (id_, effect, action, rendered, qos_max, retain))
