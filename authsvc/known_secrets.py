@@ -4,7 +4,8 @@
 
 It errs in one direction only. What is not found is nobody's: a created secret is in here before its change counts as
 applied, which the answer to its creator waits for. What is found may have gone with its tenant: the store is asked.
-Until all is read, and where there are too many, the store is asked about every one.
+Until all is read, and where there are too many, the store is asked about every one. What another process creates in
+the same database is known when the feed brings it.
 """
 
 from __future__ import annotations
