@@ -1,9 +1,7 @@
 // Between Aedes and the service: asks at CONNECT, decides everything after it in process, and follows the event stream.
 //
 //   CONNECT ─ preConnect ─► service ─ grant ─► authenticate (CONNACK)
-//   PUBLISH, will ─ authorizePublish ─┐
-//   SUBSCRIBE, restored ─ authorizeSubscribe ─┤─► Live.grant.decide()
-//   each delivery ─ authorizeForward ─┘
+//   PUBLISH, SUBSCRIBE, each delivery ─► Checks ─► Live.grant.decide()
 //   service ─ event stream ─► ends, grants, sets
 //
 // The question is asked in preConnect and not in authenticate, because there the client has no id yet: a connection
@@ -12,20 +10,17 @@
 
 import { EventEmitter } from 'node:events'
 import { randomUUID } from 'node:crypto'
+import { Checks } from './checks.js'
 import { Grant } from './grant.js'
 import { ENDING, DEAD, LIVE, Live } from './live.js'
 import { Notices } from './notices.js'
 import { Orders } from './orders.js'
 import { Service } from './service.js'
-import { isTopicName } from './topics.js'
 
-const SYS = '$SYS/'
-const DENIED = 128 // 3.9.3
 const BAD_CLIENT_ID = 2 // 3.2.2.3
 const UNAVAILABLE = 3
 const COMPARE_MS = 200
 const CLOSE_MS = 1_000 // that a connection which is taken over may take to close
-const UNKNOWN_WILL = 'the will of a lost broker cannot be judged'
 
 const DEFAULTS = {
   name: 'aedes',
@@ -51,16 +46,13 @@ export class Agent extends EventEmitter {
     this.service = new Service({ url, secret, tls, name: rest.name, timeoutMs: rest.timeoutMs })
     this.notices = new Notices((body) => this.service.tell('notices', { ...this.#self(), ...body }))
     this.orders = new Orders(this)
-    this.nowhere = `${SYS}${broker.id}/authsvc/nowhere`
     this.byClient = new WeakMap() // the Client of Aedes -> Live, as long as Aedes has it
     this.verdicts = new WeakMap() // the Client of Aedes -> what authenticate answers
+    this.checks = new Checks(this)
     this.previous = {}
-    for (const name of ['preConnect', 'authenticate', 'authorizePublish', 'authorizeSubscribe', 'authorizeForward']) {
-      this.previous[name] = broker[name]
-      const own = this[name].bind(this)
-      broker[name] = (...args) => own(...args)
-    }
-    broker.on('subscribe', (subscriptions, client) => this.#afterSubscribe(subscriptions, client))
+    this.#takeOver(['preConnect', 'authenticate'], this)
+    this.#takeOver(['authorizePublish', 'authorizeSubscribe', 'authorizeForward'], this.checks)
+    broker.on('subscribe', (subscriptions, client) => this.checks.afterSubscribe(subscriptions, client))
     this.orders.open()
   }
 
@@ -116,88 +108,12 @@ export class Agent extends EventEmitter {
     })
   }
 
-  authorizePublish (client, packet, done) {
-    const live = client ? this.byClient.get(client) : undefined
-    if (packet.cmd !== 'publish' || packet.brokerId !== undefined) return this.#authorizeWill(client, live, packet, done)
-    if (live === undefined) return done(new Error('this connection was not admitted'))
-    const decision = this.#decidePublish(live, packet)
-    if (decision.allowed) return this.previous.authorizePublish.call(this.broker, client, packet, done)
-    this.notices.deny(live, 'publish', packet.topic, decision)
-    this.emit('denied', { clientId: live.clientId, action: 'publish', topic: packet.topic, reason: decision.reason })
-    if (this.options.onDeniedPublish === 'disconnect') return done(new Error('publish denied'))
-    this.#intoNowhere(packet) // 3.1.1 has no refusal of a PUBLISH: it is acknowledged, and reaches nobody
-    done(null)
-  }
-
-  #decidePublish (live, packet) {
-    if (!isTopicName(packet.topic)) return { allowed: false, reason: 'protocol_error', rule: null }
-    if (packet.topic.startsWith(SYS)) return { allowed: false, reason: 'no_rule_matches', rule: null } // Aedes' own
-    return live.decide('publish', packet.topic, packet.qos, packet.retain === true)
-  }
-
-  #authorizeWill (client, live, will, done) {
-    if (live === undefined || will !== client.will) {
-      // A will that another broker of the cluster left behind: who stored it, and what he may do now, is not known. An
-      // error would end the process, since Aedes emits it as its own.
-      this.#intoNowhere(will)
-      this.emit('denied', { clientId: will.clientId, action: 'will', topic: '', reason: UNKNOWN_WILL })
-      return done(null)
+  /** Put the methods of `own` in the place of the broker's hooks, which `previous` keeps. */
+  #takeOver (names, own) {
+    for (const name of names) {
+      this.previous[name] = this.broker[name]
+      this.broker[name] = (...args) => own[name](...args)
     }
-    const fine = isTopicName(will.topic) && !will.topic.startsWith(SYS)
-    const decision = fine ? live.decideWill(will) : { allowed: false, reason: 'protocol_error', rule: null }
-    if (decision.allowed) return this.previous.authorizePublish.call(this.broker, client, will, done)
-    this.notices.deny(live, 'publish', will.topic, decision)
-    this.emit('denied', { clientId: live.clientId, action: 'will', topic: will.topic, reason: decision.reason })
-    done(new Error('will denied'))
-  }
-
-  authorizeSubscribe (client, subscription, done) {
-    const live = this.byClient.get(client)
-    const { topic } = subscription
-    const decision = this.#decideSubscribe(client, live, subscription)
-    if (decision.allowed) {
-      subscription.qos = Math.min(subscription.qos, decision.qos)
-      return this.previous.authorizeSubscribe.call(this.broker, client, subscription, done)
-    }
-    if (live !== undefined) {
-      this.notices.deny(live, 'subscribe', topic, decision)
-      this.emit('denied', { clientId: live.clientId, action: 'subscribe', topic, reason: decision.reason })
-      if (!client.connected) this.#forget(client, [topic]) // restored: Aedes would go on queueing for it
-    }
-    done(null, null)
-  }
-
-  #decideSubscribe (client, live, { topic, qos }) {
-    if (live === undefined) return { allowed: false, reason: 'grant_expired', rule: null }
-    // Aedes takes `$share/…` for a literal topic, and a filter of more than 100 levels for an error.
-    if (topic.startsWith('$share/')) return { allowed: false, reason: 'no_rule_matches', rule: null }
-    if (topic.split('/', this.options.maxLevels + 1).length > this.options.maxLevels) {
-      return { allowed: false, reason: 'filter_too_wide', rule: null }
-    }
-    const held = client.subscriptions
-    if (held[topic] === undefined && Object.keys(held).length >= this.options.maxSubscriptions) {
-      return { allowed: false, reason: 'subscription_limit', rule: null }
-    }
-    return live.decideFilter(topic, qos)
-  }
-
-  authorizeForward (client, packet) {
-    const live = this.byClient.get(client)
-    if (live === undefined || packet.topic === this.nowhere) return this.#notForwarded(client, packet)
-    const decision = live.decide('deliver', packet.topic, 0, false)
-    if (decision.allowed) return this.previous.authorizeForward.call(this.broker, client, packet)
-    if (live.state === LIVE) this.notices.deny(live, 'deliver', packet.topic, decision)
-    return this.#notForwarded(client, packet)
-  }
-
-  /** Take the packet out of the client's queue: Aedes clears by packet id, and has given this one none yet. */
-  #notForwarded (client, packet) {
-    if (packet.qos > 0 && client.clean === false && packet.messageId === undefined && packet.brokerId) {
-      packet.messageId = NEVER_SENT.next() // no id of the wire, so that it cannot be another packet's
-      const { brokerId, brokerCounter, messageId } = packet
-      this.broker.persistence.outgoingUpdate(client, { brokerId, brokerCounter, messageId }).catch(() => {})
-    }
-    return null
   }
 
   /** Ask the service about a CONNECT; returns `{live}` or `{code}`. */
@@ -243,8 +159,8 @@ export class Agent extends EventEmitter {
     this.lives.set(live.clientId, live)
     this.byClient.set(client, live)
     client.conn.once('close', () => setImmediate(() => this.#left(live)))
-    client._parser?.prependListener('packet', (packet) => this.#lower(client, packet))
-    for (const packet of client._parser?._queue ?? []) this.#lower(client, packet) // sent without awaiting the CONNACK
+    client._parser?.prependListener('packet', (packet) => this.checks.lower(client, packet))
+    for (const packet of client._parser?._queue ?? []) this.checks.lower(client, packet) // sent without awaiting the CONNACK
     if (former !== undefined) { // the same principal: its will goes out before the new CONNACK
       former.stop(ENDING)
       await new Promise((resolve) => {
@@ -274,45 +190,6 @@ export class Agent extends EventEmitter {
 
   expired (live) {
     this.end(live, { will: 'send', wipe: false })
-  }
-
-  /** Give up the subscriptions that the grant of the connection no longer covers. */
-  review (live) {
-    const { client } = live
-    const lost = Object.keys(client.subscriptions).filter((filter) => !live.decideFilter(filter, 2).allowed)
-    if (lost.length === 0) return
-    client.unsubscribe(lost, () => {})
-    this.#forget(client, lost)
-  }
-
-  #afterSubscribe (subscriptions, client) {
-    const live = this.byClient.get(client)
-    if (live === undefined) return
-    // With one filter that is granted Aedes stores every filter of the packet, the denied ones too.
-    this.#forget(client, subscriptions.filter(({ qos }) => qos === DENIED).map(({ topic }) => topic))
-    const crossed = subscriptions.some(({ topic, qos }) => qos !== DENIED && !live.decideFilter(topic, qos).allowed)
-    if (crossed) this.review(live) // the grant was swapped while Aedes stored them
-  }
-
-  #forget (client, filters) {
-    if (client.clean || filters.length === 0) return
-    this.broker.persistence.removeSubscriptions(client, filters)?.catch?.((error) => this.emit('problem', error))
-  }
-
-  /** Aedes says in its SUBACK what was asked for: what will be granted has to be known before it reads the packet. */
-  #lower (client, packet) {
-    const live = this.byClient.get(client)
-    if (packet.cmd !== 'subscribe' || live === undefined || !Array.isArray(packet.subscriptions)) return
-    for (const subscription of packet.subscriptions) {
-      const decision = live.decideFilter(subscription.topic, subscription.qos)
-      if (decision.allowed) subscription.qos = Math.min(subscription.qos, decision.qos)
-    }
-  }
-
-  #intoNowhere (packet) {
-    packet.topic = this.nowhere
-    packet.payload = Buffer.alloc(0)
-    packet.retain = false
   }
 
   /** Whether Aedes itself lets this CONNECT pass: one that it refuses must not be admitted. */
@@ -348,14 +225,6 @@ export class Agent extends EventEmitter {
 
   #self () {
     return { node: this.options.node, run: this.run }
-  }
-}
-
-const NEVER_SENT = {
-  last: 65_535,
-  next () {
-    this.last = this.last >= 2 ** 31 ? 65_536 : this.last + 1
-    return this.last
   }
 }
 

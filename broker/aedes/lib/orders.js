@@ -169,7 +169,7 @@ export class Orders {
       this.agent.end(live, { will: 'never', wipe: false })
       throw error
     }
-    this.agent.review(live)
+    this.agent.checks.review(live)
   }
 
   #hold (live, grant, etag, expires) {
