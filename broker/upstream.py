@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from broker.wire import MQTT_3_1_1, Connack
 
@@ -31,8 +31,7 @@ class Capabilities:
         return self.dollar_topics or not topic.startswith("$")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hello:
+class Hello(NamedTuple):
     """What of a client's CONNECT goes upstream beside the upstream id and clean session (clean start).
 
     Everything but `level` and `peer` is for MQTT 5.0 only. No topic alias is ever offered to the broker: aliases are

@@ -13,7 +13,6 @@ import json
 import secrets
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,7 @@ class RumqttdUpstream(ManagedUpstream):
             ended=lambda expiry_s: self._left(upstream_id, expiry_s),
         )
         if hello.level != wire.MQTT_5_0:
-            hello = replace(hello, level=wire.MQTT_5_0, session_expiry_s=0 if clean else NEVER)
+            hello = hello._replace(level=wire.MQTT_5_0, session_expiry_s=0 if clean else NEVER)
         return link.over(await super()._connect(link, upstream_id, clean=clean, hello=hello))
 
     def _left(self, upstream_id: str, expiry_s: int) -> None:
