@@ -39,13 +39,15 @@ MAX_LIFETIME_S: Final = 4_294_967  # the timers of older Erlangs take 2^32 ms
 REFUSED: Final = 128  # of a filter, MQTT 3.1.1 section 3.9.3
 NOT_AUTHORIZED: Final = 135  # of a filter, MQTT 5 section 3.9.3
 _HEADERS: Final = {"cache-control": "no-store"}
+_OK: Final = JSONResponse({"result": "ok"}, headers=_HEADERS)
+_DENY: Final = JSONResponse({"result": {"error": "not_allowed"}}, headers=_HEADERS)
 _M5: Final = "_m5"
 _NOT_SAID: Final = Decision(allowed=False, reason=Reason.PROTOCOL_ERROR)
 
 
 def deny(path: str) -> Response:  # noqa: ARG001
     """Return the refusal that every hook understands."""
-    return _answer({"result": {"error": "not_allowed"}})
+    return _DENY
 
 
 async def hook(attached: Attached, request: HookRequest) -> Response:
@@ -90,7 +92,7 @@ async def _register(attached: Attached, request: HookRequest, *, m5: bool) -> Re
     if isinstance(outcome, Refusal):
         return deny(request.path)
     if outcome.expires_at_us is None:
-        return _answer({"result": "ok"})
+        return _OK
     left_s = (outcome.expires_at_us - attached.service.now_us()) // 1_000_000
     lifetime_s = min(max(left_s, 1), MAX_LIFETIME_S)  # 0 would mean: no end
     return _answer({"result": "ok", "modifiers": {"max_connection_lifetime": lifetime_s}})
@@ -107,7 +109,7 @@ def _publish(attached: Attached, request: HookRequest) -> Response:
         qos=request.integer("qos", most=2),
         retain=request.flag("retain"),
     )
-    return _answer({"result": "ok"}) if decision.allowed else deny(request.path)
+    return _OK if decision.allowed else _DENY
 
 
 def _subscribe(attached: Attached, request: HookRequest, *, m5: bool) -> Response:
@@ -124,7 +126,7 @@ def _subscribe(attached: Attached, request: HookRequest, *, m5: bool) -> Respons
         else:
             answered.append({"topic": entry["topic"], "qos": NOT_AUTHORIZED if m5 else REFUSED})
     if answered == asked:
-        return _answer({"result": "ok"})
+        return _OK
     if all(entry["qos"] >= REFUSED for entry in answered):
         return deny(request.path)
     if m5:
