@@ -40,6 +40,7 @@ def test_a_minted_token_has_the_published_form_and_is_parsed_back(kind, random):
     parsed = tokens.parse(text)
     assert parsed == tokens.parse(text.encode())
     assert (parsed.kind, parsed.digest, parsed.prefix) == (kind, hashlib.sha256(text.encode()).digest(), text[:10])
+    assert (parsed.digest, parsed.prefix) == (tokens.digest(text), tokens.prefix(text))
 
 
 def test_minting_asks_for_32_random_bytes_and_the_default_never_repeats():
