@@ -81,6 +81,16 @@ def configure_logs(*, level: str = "info", form: str = "auto", stream: TextIO | 
     )
 
 
+def is_heard(logger: logging.Logger, level: int) -> bool:
+    """Return whether a line of this level is written; binding one that nobody reads costs a part of a connection.
+
+    Where structlog does not write through the standard library, as in a process that configures its own logs, the
+    levels of that say nothing: the line is for structlog to judge.
+    """
+    factory = structlog.get_config()["logger_factory"]
+    return not isinstance(factory, structlog.stdlib.LoggerFactory) or logger.isEnabledFor(level)
+
+
 def clean(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Return the event with every key and value clean, at any depth; a structlog processor."""
     return {clean_text(str(key)): _clean(value, in_traceback=key == "exception") for key, value in event.items()}

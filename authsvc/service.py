@@ -29,6 +29,7 @@ from authsvc.core.reasons import Reason
 from authsvc.core.tokens import Ids, redacted
 from authsvc.granting import Granting
 from authsvc.known_secrets import KnownSecrets
+from authsvc.logs import is_heard
 from authsvc.refusals import Refusals
 from authsvc.sessions import Admitted, Session, Sessions
 from authsvc.sets import Sets
@@ -38,7 +39,7 @@ from authsvc.store.clearings import UpstreamSession
 __all__ = ["Admitted", "RecordedRefusal", "Service"]
 
 log = structlog.get_logger(__name__)
-_LOGGER = logging.getLogger(__name__)  # to bind a line that nobody reads costs a part of a refusal
+_LOGGER = logging.getLogger(__name__)
 
 
 class RecordedRefusal(Refusal):
@@ -196,7 +197,7 @@ class Service:
             topic=redacted(topic),
             rule=decision.rule or "",
         )
-        if record.count == 1 and _LOGGER.isEnabledFor(logging.INFO):
+        if record.count == 1 and is_heard(_LOGGER, logging.INFO):
             log.info(
                 "denied",
                 tenant=session.tenant,
@@ -221,7 +222,7 @@ class Service:
             token_prefix=attempt.prefix,
             detail=redacted(refusal.detail),
         )
-        if record.count == 1 and _LOGGER.isEnabledFor(logging.INFO):  # equal ones of a second are counted, not logged
+        if record.count == 1 and is_heard(_LOGGER, logging.INFO):  # equal ones of a second are counted, not logged
             log.info(
                 "connect_refused",
                 reason=refusal.reason.value,

@@ -19,6 +19,7 @@ from authsvc.core.credentials import ConnectRequest, WillMessage
 from authsvc.core.facts import Refusal
 from authsvc.core.policy import Action, Decision, Grant, Memo
 from authsvc.core.reasons import Reason
+from authsvc.logs import is_heard
 from authsvc.sessions import Session, Will
 from broker.arrival import Arrival
 from broker.denials import Denials
@@ -314,7 +315,7 @@ class ClientConnection(Flow):
             self._farewell = Farewell(self, session)
             self.gate.leaving(self, session, self._farewell.task)
         self.gate.service.sessions.closed(session, reason)
-        if _LOGGER.isEnabledFor(logging.INFO):  # to bind a line that nobody reads costs a part of a connection
+        if is_heard(_LOGGER, logging.INFO):
             log.info(
                 "session_ended", session=session.id, client_id=session.client_id, peer=self.peer, reason=reason.value
             )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authsvc.core import tokens
 from authsvc.core.facts import TokenKind
-from authsvc.logs import clean_text, configure_logs
+from authsvc.logs import clean_text, configure_logs, is_heard
 
 
 @pytest.fixture(autouse=True)
@@ -101,3 +101,23 @@ def test_auto_is_json_without_a_terminal_and_levels_hold():
     (line,) = stream.getvalue().splitlines()
     event = json.loads(line)
     assert (event["event"], event["number"], event["level"]) == ("shown", 1, "info")
+
+
+@pytest.mark.parametrize("form", ["human", "json", "auto"])
+@pytest.mark.parametrize(("level", "heard"), [("debug", True), ("info", True), ("warning", False), ("error", False)])
+def test_what_is_said_to_be_heard_is_what_is_written(form: str, level: str, heard: bool):
+    """A line that is left out because nobody would read it is one that would not have been written."""
+    stream = io.StringIO()
+    configure_logs(level=level, form=form, stream=stream)
+    structlog.get_logger("authsvc.service").info("connect_refused")
+    assert ("connect_refused" in stream.getvalue()) is heard
+    assert is_heard(logging.getLogger("authsvc.service"), logging.INFO) is heard
+
+
+def test_without_our_logging_every_line_is_left_to_structlog(capsys: pytest.CaptureFixture[str]):
+    """In a process that configures nothing, such as a stock amqtt with the plugin, refusals are shown all the same."""
+    structlog.reset_defaults()
+    logging.getLogger().setLevel(logging.WARNING)
+    assert is_heard(logging.getLogger("authsvc.service"), logging.INFO)
+    structlog.get_logger("authsvc.service").info("connect_refused")
+    assert "connect_refused" in capsys.readouterr().out
