@@ -126,8 +126,8 @@ class LimitsSection(Section):
     """Largest packet of an admitted client, in bytes."""
     max_connections: int = Field(default=10_000, ge=1)
     """Connections at once, over all listeners."""
-    max_before_connect: int = Field(default=2_000, ge=1)
-    """Of these, connections whose CONNECT has not been answered."""
+    max_before_connect: int = Field(default=8_192, ge=1)
+    """Of these, connections whose CONNECT has not come; about 4 KiB each, and at most 2,000 have begun theirs."""
     max_client_id_bytes: int = Field(default=256, ge=23, le=65_535)
     """Longest client id, in bytes of UTF-8."""
     max_subscriptions: int = Field(default=1_000, ge=1)

@@ -49,6 +49,7 @@ class Arrival:
             end = self._framer.cut(buffer, 0) if buffer else wire.NEED_MORE
             if end == wire.NEED_MORE:
                 self._framer.keep(buffer, 0)
+                connection.gate.connect_begun(connection)
                 return
             connect = wire.parse_connect(buffer[:end], mqtt5=connection.capabilities.mqtt5)
         except MalformedPacket as problem:

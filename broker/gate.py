@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 OnDeniedPublish = Literal["drop", "disconnect"]
 
+MAX_BEGUN = 2_000  # CONNECTs at once of which a part is kept: up to `max_connect_bytes` each, where silence has none
 CLOSE_WITHIN_S = 3.5  # of a connection's farewell; the rest of the end takes time too
 
 
@@ -63,6 +64,7 @@ class Gate:
         self._listeners: list[OpenListener] = []
         self._connections: set[ClientConnection] = set()
         self._before_connect = Deadlines(self.loop, limits.connect_s, _too_slow)
+        self._begun: dict[ClientConnection, None] = {}  # of them, those that have sent a part of it
         self.closing = Deadlines(self.loop, limits.refusal_linger_s, ClientConnection.abort)  # with bytes to take
         self._leaving: dict[tuple[str, str], set[ClientConnection]] = {}
         self._farewells: set[asyncio.Task[None]] = set()
@@ -111,29 +113,36 @@ class Gate:
         use = connection.listener
         if self._closing:
             return False
-        if use.full or len(self._connections) >= self.limits.max_connections:
+        full = len(self._connections) >= self.limits.max_connections
+        if use.full or (full and not len(self._before_connect)):
             refusal = Refusal(reason=Reason.CONNECTION_LIMIT, detail=f"listener `{use.name}` takes no more connections")
             self.service.refuse(refusal, request=None, peer=connection.peer)
             return False
-        if len(self._before_connect) >= self.limits.max_before_connect:
+        if full or len(self._before_connect) >= self.limits.max_before_connect:
             # The one that has been silent longest makes room: silence must not lock out those who speak.
-            oldest = self._before_connect.oldest.arrival
-            assert oldest is not None  # it is given away with the opening of a session, long after the CONNECT
-            oldest.makes_room()
+            _make_room(self._before_connect.oldest)
         self._connections.add(connection)
         self._before_connect.add(connection)
         use.connections += 1
         return True
 
+    def connect_begun(self, connection: ClientConnection) -> None:
+        """A part of the connection's CONNECT is kept until the rest has come."""
+        if connection not in self._begun and len(self._begun) >= MAX_BEGUN:
+            _make_room(next(iter(self._begun)))
+        self._begun[connection] = None
+
     def connect_received(self, connection: ClientConnection) -> None:
         """The connection has shown a whole, well-formed CONNECT."""
         self._before_connect.discard(connection)
+        self._begun.pop(connection, None)
 
     def left(self, connection: ClientConnection) -> None:
         """Forget a connection that ended."""
         if connection in self._connections:
             self._connections.discard(connection)
             self._before_connect.discard(connection)
+            self._begun.pop(connection, None)
             connection.listener.connections -= 1
 
     def throttled(self, connection: ClientConnection, reason: Reason) -> Reason:
@@ -175,6 +184,11 @@ class Gate:
         while waiting := self._leaving.get((principal, client_id)):
             with contextlib.suppress(KeyError):
                 await next(iter(waiting)).wait_ended()
+
+
+def _make_room(connection: ClientConnection) -> None:
+    assert connection.arrival is not None  # it is given away with the opening of a session, long after the CONNECT
+    connection.arrival.makes_room()
 
 
 def _too_slow(connection: ClientConnection) -> None:

@@ -20,7 +20,7 @@ class Limits:
     max_connect_bytes: int = 65_536  # client id, will and token of 64 KiB at most together
     max_packet_bytes: int = 262_144
     max_connections: int = 10_000
-    max_before_connect: int = 2_000  # of them, those without an answered CONNECT
+    max_before_connect: int = 8_192  # of them, those whose CONNECT has not come: a storm queues twice `BACKLOG` of them
     max_client_id_bytes: int = 256
     max_subscriptions: int = 1_000  # a session
     max_topic_levels: int = 32

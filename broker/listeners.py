@@ -14,7 +14,7 @@ from typing import cast
 from broker.proxy_protocol import Network
 from broker.tls import Securable, TlsServer
 
-BACKLOG = 1024  # connections the kernel keeps while a restart's storm of reconnects is worked off
+BACKLOG = 4096  # connections the kernel keeps while a storm of reconnects is worked off; at most its somaxconn
 KEEPALIVE_IDLE_S = 60
 KEEPALIVE_INTERVAL_S = 15
 KEEPALIVE_PROBES = 4

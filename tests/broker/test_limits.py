@@ -18,7 +18,7 @@ from broker.limits import Backoff, Limits, bucket_of
         ("max_connect_bytes", 64 * 1024),
         ("max_packet_bytes", 256 * 1024),
         ("max_connections", 10_000),
-        ("max_before_connect", 2_000),
+        ("max_before_connect", 8_192),
         ("max_client_id_bytes", 256),
         ("max_subscriptions", 1_000),
         ("max_topic_levels", 32),
