@@ -43,7 +43,7 @@ def files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_waiting_for_a_connect_has_room_for_two_full_queues():
+def test_waiting_for_a_connect_has_room_for_two_full_queues() -> None:
     """One queue may be accepted in one turn of the loop, before any of its bytes is read, while the next one fills."""
     assert Limits().max_before_connect >= 2 * BACKLOG
 
