@@ -1,9 +1,10 @@
-/* Opens MQTT connections as fast as a server takes them: prepared CONNECT packets in, CONNACKs counted.
+/* Opens MQTT connections as fast as a server takes them, or at a pace: prepared CONNECT packets in, CONNACKs counted.
  *
- * usage: connector HOST PORT AT_ONCE STAY < packets
+ * usage: connector HOST PORT AT_ONCE STAY [RATE] < packets
  *   packets   each a 4-byte big-endian length and the bytes of one CONNECT
  *   AT_ONCE   connections under way at a time
  *   STAY      1: keep every admitted connection open until all are in; 0: DISCONNECT and close after each CONNACK
+ *   RATE      connections begun a second, each at its own time after the start; left out or 0: as fast as they are taken
  * prints one line: admitted refused retried seconds p50_us p99_us max_us (from connect(2) to the CONNACK)
  *
  * One thread, epoll, no allocation per connection. A connection that is reset or closed before its CONNACK is tried
@@ -38,6 +39,10 @@ struct client {
 
 static int epoll_fd;
 static struct sockaddr_in server;
+static struct client *clients;
+static size_t count, next; /* how many clients there are, and which begins next */
+static size_t at_once;
+static double rate, started;
 
 static double now(void) {
     struct timespec t;
@@ -67,6 +72,23 @@ static void begin(struct client *c) {
         fail("epoll_ctl");
 }
 
+static double due_in(size_t n) {
+    return rate > 0 ? started + (double)n / rate - now() : 0;
+}
+
+/* Begin what is due, as far as no more than AT_ONCE are under way then. */
+static void begin_due(size_t done) {
+    while (next < count && next - done < at_once && due_in(next) <= 0)
+        begin(&clients[next++]);
+}
+
+/* Milliseconds to wait for an answer, or for the time of the next client if that may begin. */
+static int patience(size_t done) {
+    if (rate > 0 && next < count && next - done < at_once)
+        return (int)(due_in(next) * 1e3) + 1;
+    return STALLED_MS;
+}
+
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -90,8 +112,8 @@ static uint8_t *read_all(size_t *size) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 5) {
-        fprintf(stderr, "usage: connector HOST PORT AT_ONCE STAY < packets\n");
+    if (argc != 5 && argc != 6) {
+        fprintf(stderr, "usage: connector HOST PORT AT_ONCE STAY [RATE] < packets\n");
         return 2;
     }
     server.sin_family = AF_INET;
@@ -100,18 +122,19 @@ int main(int argc, char **argv) {
         fprintf(stderr, "`%s` is no IPv4 address\n", argv[1]);
         return 2;
     }
-    long at_once = atol(argv[3]);
+    at_once = strtoul(argv[3], NULL, 10);
     int stay = atoi(argv[4]);
+    rate = argc == 6 ? atof(argv[5]) : 0;
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
 
-    size_t size, count = 0;
+    size_t size;
     uint8_t *data = read_all(&size);
     for (size_t at = 0; at + 4 <= size; count++)
         at += 4 + (((size_t)data[at] << 24) | ((size_t)data[at + 1] << 16) | ((size_t)data[at + 2] << 8) | data[at + 3]);
-    struct client *clients = calloc(count + 1, sizeof *clients);
+    clients = calloc(count + 1, sizeof *clients);
     double *took = calloc(count + 1, sizeof *took);
     size_t n = 0;
     for (size_t at = 0; n < count; n++) {
@@ -123,14 +146,14 @@ int main(int argc, char **argv) {
     }
 
     epoll_fd = epoll_create1(0);
-    size_t next = 0, admitted = 0, refused = 0, retried = 0;
-    double started = now();
-    while (next < count && (long)next < at_once)
-        begin(&clients[next++]);
+    size_t admitted = 0, refused = 0, retried = 0;
+    started = now();
     struct epoll_event events[EVENTS];
     while (admitted + refused < count) {
-        int ready = epoll_wait(epoll_fd, events, EVENTS, STALLED_MS);
-        if (ready <= 0) {
+        begin_due(admitted + refused);
+        int wait = patience(admitted + refused);
+        int ready = epoll_wait(epoll_fd, events, EVENTS, wait);
+        if (ready < 0 || (ready == 0 && wait == STALLED_MS)) {
             fprintf(stderr, "no progress at %zu of %zu\n", admitted + refused, count);
             return 1;
         }
@@ -168,19 +191,20 @@ int main(int argc, char **argv) {
                 continue;
             }
             took[admitted + refused] = now() - c->began;
-            if (c->answer[0] == 0x20 && c->answer[3] == 0)
+            int is_admitted = c->answer[0] == 0x20 && c->answer[3] == 0;
+            if (is_admitted)
                 admitted++;
             else
                 refused++;
-            if (stay) {
+            if (stay && is_admitted) {
                 struct epoll_event event = {.events = 0, .data.ptr = c};
                 epoll_ctl(epoll_fd, EPOLL_CTL_DEL, c->fd, &event);
             } else {
-                send(c->fd, "\xe0\x00", 2, MSG_NOSIGNAL);
+                if (is_admitted)
+                    send(c->fd, "\xe0\x00", 2, MSG_NOSIGNAL);
                 close(c->fd);
             }
-            if (next < count)
-                begin(&clients[next++]);
+            begin_due(admitted + refused);
         }
     }
     double seconds = now() - started;

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -43,17 +43,8 @@ def connect(address: tuple[str, int], logins: Sequence[Login], *, at_once: int =
 
     Raises RuntimeError when one is refused or nothing moves for a minute.
     """
-    packets = [login.packet() for login in logins]
-    done = subprocess.run(
-        [_program(), address[0], str(address[1]), str(at_once), str(int(stay))],
-        input=b"".join(len(packet).to_bytes(4, "big") + packet for packet in packets),
-        capture_output=True,
-        timeout=LONGEST_S,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"the generator ended with {done.returncode}: {done.stderr.decode().strip()}")
-    admitted, refused, retried, seconds, p50, p99, longest = done.stdout.split()
+    with _running(address, logins, str(at_once), str(int(stay))) as child:
+        admitted, refused, retried, seconds, p50, p99, longest = _outcome(child)
     if int(refused):
         raise RuntimeError(f"{int(refused)} of {len(logins)} connections were refused")
     return Connected(
@@ -64,6 +55,21 @@ def connect(address: tuple[str, int], logins: Sequence[Login], *, at_once: int =
         p99=float(p99) / 1e6,
         longest=float(longest) / 1e6,
     )
+
+
+@contextlib.contextmanager
+def refused_beside(address: tuple[str, int], logins: Sequence[Login], *, rate: float) -> Iterator[None]:
+    """Try each login once, `rate` of them a second, beside what the caller does; it ends when all are answered.
+
+    Raises RuntimeError unless every one was refused, and within the time that the rate gives, or little more.
+    """
+    with _running(address, logins, str(len(logins)), "0", str(rate)) as child:
+        yield
+        admitted, refused, _, seconds, *_ = _outcome(child)
+    if int(admitted) or int(refused) != len(logins):
+        raise RuntimeError(f"{admitted} of {len(logins)} connections that were to be refused were admitted")
+    if float(seconds) > 1.1 * len(logins) / rate + 1:
+        raise RuntimeError(f"{len(logins)} connections at {rate:,.0f}/s took {float(seconds):,.1f} s")
 
 
 def ceiling(count: int = 5_000) -> float:
@@ -87,6 +93,31 @@ def _answer_for_ever(listening: socket.socket) -> NoReturn:
         with sock, contextlib.suppress(OSError):
             sock.recv(4_096)
             sock.sendall(b"\x20\x02\x00\x00")
+
+
+@contextlib.contextmanager
+def _running(address: tuple[str, int], logins: Sequence[Login], *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the generator, give it its packets, with the last of which it begins; it does not outlive the block."""
+    packets = [login.packet() for login in logins]
+    command = [_program(), address[0], str(address[1]), *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        try:
+            child.stdin.write(b"".join(len(packet).to_bytes(4, "big") + packet for packet in packets))
+            child.stdin.close()
+            yield child
+        finally:
+            child.kill()  # nothing, if it has ended
+
+
+def _outcome(child: subprocess.Popen[bytes]) -> list[str]:
+    """Wait for the generator and return what it counted, in the order that `connector.c` names."""
+    child.wait(LONGEST_S)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    if child.returncode != 0:
+        raise RuntimeError(f"the generator ended with {child.returncode}: {child.stderr.read().decode().strip()}")
+    return child.stdout.read().decode().split()
 
 
 @functools.cache

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import socket
 import statistics
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
 from authsvc.core import tokens
 from authsvc.core.facts import TokenKind
 from broker import wire
-from tests.bench import load, servers
+from tests.bench import connector, load, servers
 from tests.bench.fleets import prepare
 from tests.bench.table import Row
 
@@ -53,7 +50,8 @@ def bad_logins(rounds: int) -> Iterator[Row]:
         quiet, loud = [], []
         for _ in range(min(rounds, 2)):
             quiet.append(waits(service.mqtt, fleet.login(0), fleet.reader(), seconds=seconds)[98])
-            with _guessing(service.mqtt, seconds + FIRST / RATE):
+            guesses = _guesses(int(BAD_LOGINS * (seconds + FIRST / RATE)))
+            with connector.refused_beside(service.mqtt, guesses, rate=BAD_LOGINS):
                 loud.append(waits(service.mqtt, fleet.login(0), fleet.reader(), seconds=seconds)[98])
     mine, other = statistics.median(loud), statistics.median(quiet)
     what = "live delivery p99, 300 bad logins/s beside it"
@@ -97,34 +95,9 @@ def waits(address: servers.Address, publisher: load.Login, reader: load.Login, *
     return statistics.quantiles(found[FIRST:], n=100)
 
 
-@contextlib.contextmanager
-def _guessing(address: servers.Address, seconds: float) -> Iterator[None]:
-    """Try tokens that nobody has, at a steady rate, in a process of its own: nothing of it is in what is measured."""
-    command = [sys.executable, "-m", "tests.bench.latency", address[0], str(address[1]), str(seconds)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    child.stdout.readline()  # it has made its packets
-    try:
-        yield
-    finally:
-        child.terminate()
-        child.wait(10)
-        child.stdout.close()
-
-
-def _guess(address: servers.Address, seconds: float) -> None:
-    packets = [
-        load.Login(client_id=f"g-{n}", username=f"g-{n}", password=tokens.mint(TokenKind.APP).encode()).packet()
-        for n in range(int(BAD_LOGINS * seconds))
+def _guesses(count: int) -> list[load.Login]:
+    """Return logins with well-formed tokens that nobody has."""
+    return [
+        load.Login(client_id=f"g-{n}", username=f"g-{n}", password=tokens.mint(TokenKind.APP).encode())
+        for n in range(count)
     ]
-    print("ready", flush=True)
-    started = time.perf_counter()
-    for n, packet in enumerate(packets):
-        time.sleep(max(0.0, started + n / BAD_LOGINS - time.perf_counter()))
-        with contextlib.suppress(OSError), socket.create_connection(address, timeout=5) as sock:
-            sock.sendall(packet)
-            sock.recv(4)
-
-
-if __name__ == "__main__":
-    _guess((sys.argv[1], int(sys.argv[2])), float(sys.argv[3]))
