@@ -42,6 +42,9 @@ log = structlog.get_logger(__name__)
 _LOGGER = logging.getLogger(__name__)
 
 
+Throttle = Callable[[Refusal], Refusal]  # → what is recorded and answered in its place, where too many have failed
+
+
 class RecordedRefusal(Refusal):
     """A refusal that stands in the list already: `Service.refuse` does not count it twice."""
 
@@ -121,13 +124,20 @@ class Service:
             tasks.create_task(self.sessions.expiry.run(), name="expiry of sessions")
 
     async def admit(
-        self, request: ConnectRequest, *, peer: str, broker: str, may_hold: MayHold | None = None
+        self,
+        request: ConnectRequest,
+        *,
+        peer: str,
+        broker: str,
+        may_hold: MayHold | None = None,
+        throttle: Throttle | None = None,
     ) -> Admitted | Refusal:
         """Decide a CONNECT (flow steps 1 to 5) and write what it registers or binds; a refusal has changed nothing.
 
         Never raises `StoreUnavailable`: that is a refusal here. What is refused is recorded already, and `refuse`
         knows it. `broker` names who asks, and `may_hold` says whether that broker has the client id free for a
-        principal (None: the same client id of two principals is two sessions there). With the admission go
+        principal (None: the same client id of two principals is two sessions there). Every refusal passes `throttle`
+        before it is recorded. With the admission go
         `upstream_session` and `sessions.open`; when that returns None, call this again, three times in all.
         """
         attempt = Attempt()
@@ -136,6 +146,8 @@ class Service:
         except StoreUnavailable as error:
             outcome = Refusal(reason=Reason.STORE_UNAVAILABLE, detail=str(error))
         if isinstance(outcome, Refusal):
+            if throttle is not None:
+                outcome = throttle(outcome)
             return self._record(outcome, request=request, peer=peer, broker=broker, attempt=attempt)
         return outcome
 

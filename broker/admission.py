@@ -7,6 +7,7 @@ had opened upstream is let go before the lock is.
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 import structlog
@@ -91,9 +92,10 @@ class Admission:
 
     async def _admit(self, connection: ClientConnection, request: ConnectRequest, waits: _Waits) -> None:
         gate = self._gate
+        throttle = functools.partial(gate.throttled, connection)
         for _ in range(ATTEMPTS):
             waits.broker = False
-            admitted = await gate.service.admit(request, peer=connection.peer, broker=gate.name)
+            admitted = await gate.service.admit(request, peer=connection.peer, broker=gate.name, throttle=throttle)
             if isinstance(admitted, Refusal):
                 connection.refused(admitted, request)
                 return

@@ -94,12 +94,8 @@ class Arrival:
 
     def refused(self, refusal: Refusal, request: ConnectRequest | None) -> None:
         """Answer the CONNECT with the code of the refusal, and leave."""
-        connection = self._connection
-        reason = connection.gate.throttled(connection, refusal.reason)
-        if reason is not refusal.reason:
-            refusal = Refusal(reason=reason, detail="too many failing CONNECTs from this address")
         self._note(refusal, request)
-        connection.leave(connection.terms.refusal(reason))
+        self._connection.leave(self._connection.terms.refusal(refusal.reason))
 
     def broke_protocol(self, problem: MalformedPacket) -> None:
         """Leave a client that said something else than CONNECT."""

@@ -145,12 +145,15 @@ class Gate:
             self._begun.pop(connection, None)
             connection.listener.connections -= 1
 
-    def throttled(self, connection: ClientConnection, reason: Reason) -> Reason:
-        """Return the reason to answer: a failing credential too many from one address is ``rate_limited``."""
-        if reason not in GUESSES:
-            return reason
+    def throttled(self, connection: ClientConnection, refusal: Refusal) -> Refusal:
+        """Return what to record and to answer: a failing credential too many from one address is ``rate_limited``."""
+        if refusal.reason not in GUESSES:
+            return refusal
         address = connection.peer_address[0] if connection.peer_address else "unix"
-        return reason if self._backoff.failed(address, self.loop.time()) else Reason.RATE_LIMITED
+        if self._backoff.failed(address, self.loop.time()):
+            return refusal
+        detail = f"too many failing CONNECTs from this address; this one: {refusal.reason.value}, {refusal.detail}"
+        return Refusal(reason=Reason.RATE_LIMITED, detail=detail)
 
     def entered(self, upstream_id: str) -> None:
         """A connection uses this upstream session: it is not cleared meanwhile."""

@@ -17,6 +17,7 @@ from authsvc.core.facts import Effect, Kind, Name, Refusal, Role, Rule, RuleActi
 from authsvc.core.policy import Action, Decision, Grant, compile_grant
 from authsvc.core.reasons import Reason
 from authsvc.core.tokens import new_id
+from authsvc.service import Throttle
 from authsvc.sessions import Admitted, Session, Sessions
 from authsvc.store.clearings import Clearing
 
@@ -119,13 +120,13 @@ class ScriptedService:
         self.may_admit = asyncio.Event()
         self.may_admit.set()
 
-    async def admit(self, request: ConnectRequest, *, peer: str, broker: str) -> Admitted | Refusal:
+    async def admit(self, request: ConnectRequest, *, peer: str, broker: str, throttle: Throttle) -> Admitted | Refusal:
         self.admissions += 1
         position = self.feed.position
         await self.may_admit.wait()
         thing = (request.password or b"").decode()
         if thing not in self.rules:
-            return Refusal(reason=Reason.UNKNOWN_TOKEN)
+            return throttle(Refusal(reason=Reason.UNKNOWN_TOKEN, detail="no such thing"))
         client_id = request.client_id or f"fresh{next(self._fresh)}"
         grant = grant_of(thing, self.rules[thing], client_id=client_id)
         will = request.will

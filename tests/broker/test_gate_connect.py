@@ -311,5 +311,6 @@ async def test_back_off_is_for_failing_connects_only(upstream: Upstream) -> None
             client = await rig.open()
             codes.append(await client.connect("x", "wrong"))
         assert codes == [4, 4, 4, 4, 4, 3, 3, 3]
-        assert rig.service.refused[-1].reason is Reason.RATE_LIMITED
+        assert [refusal.reason.value for refusal in rig.service.refused] == ["unknown_token"] * 5 + ["rate_limited"] * 3
+        assert "this one: unknown_token, no such thing" in rig.service.refused[-1].detail
         await rig.client("a")

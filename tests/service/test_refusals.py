@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from authsvc.core import tokens
-from authsvc.core.facts import TokenKind
+from authsvc.core.facts import Refusal, TokenKind
 from authsvc.core.reasons import Reason
 from authsvc.refusals import Refusals
-from tests.service.conftest import T, World
+from authsvc.sessions import Admitted
+from tests.service.conftest import T, World, request
 
 
 class Now:
@@ -96,8 +97,6 @@ async def test_a_token_in_the_wrong_field_is_not_kept(world: World):
 
 async def test_a_refusal_is_counted_once_also_when_the_gate_hands_it_back(world: World):
     """`refuse` knows what `admit` has recorded; the gate's own refusals are new."""
-    from authsvc.core.facts import Refusal
-    from tests.service.conftest import request
 
     outcome = await world.admit("wrong", "gw-1")
     assert isinstance(outcome, Refusal)
@@ -109,3 +108,32 @@ async def test_a_refusal_is_counted_once_also_when_the_gate_hands_it_back(world:
         (Reason.RATE_LIMITED, 1),
         (Reason.MALFORMED_CREDENTIAL, 1),
     ]
+
+
+async def test_a_throttled_refusal_is_one_record_that_tells_both(world: World):
+    """What was wrong with the credential stands in the record of the throttle, and not in one more."""
+
+    def throttle(refusal: Refusal) -> Refusal:
+        return Refusal(reason=Reason.RATE_LIMITED, detail=f"this one: {refusal.reason.value}")
+
+    text = tokens.mint(TokenKind.APP)
+    asked = request(text, "gw-1")
+    outcome = await world.service.admit(asked, peer="p:1", broker="gate", throttle=throttle)
+    assert isinstance(outcome, Refusal)
+    assert outcome.reason is Reason.RATE_LIMITED
+    world.service.refuse(outcome, request=asked, peer="p:1")
+    (record,) = world.service.refusals.last(None)
+    assert (record.reason, record.detail, record.count) == (Reason.RATE_LIMITED, "this one: unknown_token", 1)
+    assert record.token_prefix == tokens.prefix(text)
+    assert world.service.refusals.total == 1
+
+
+async def test_who_is_admitted_is_never_throttled(world: World):
+    """A valid credential does not come near the throttle."""
+
+    def throttle(refusal: Refusal) -> Refusal:
+        raise AssertionError(refusal)
+
+    _, good = await world.app_token()
+    outcome = await world.service.admit(request(good, "gw-1"), peer="p:1", broker="gate", throttle=throttle)
+    assert isinstance(outcome, Admitted)
