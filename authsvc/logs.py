@@ -101,6 +101,8 @@ def clean_text(text: str, *, lines: bool = False) -> str:
     text = redacted(text)
     if len(text) > _MAX_TEXT and not lines:
         text = text[:_MAX_TEXT] + "…"
+    if text.isascii() and text.isprintable():  # as nearly all is: nothing to escape
+        return text
     if lines:
         return "\n    ".join(line.translate(_CONTROL) for line in text.split("\n"))
     return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode()

@@ -123,6 +123,8 @@ def holds_token(text: str) -> bool:
 
 def redacted(text: str) -> str:
     """Return `text` with everything that `holds_token` finds cut to the kind, for logs and error messages."""
+    if len(text) < _TOKEN_LIKE_CHARS:
+        return text
     return _TOKEN_LIKE.sub(_cut, text)  # a template would be looked up anew for every text
 
 

@@ -84,6 +84,18 @@ def test_an_exceptions_lines_are_indented():
     assert not any(line.startswith("2026-01-01T00:00:00Z [info") for line in lines[1:])
 
 
+def test_every_character_that_is_no_text_is_escaped_also_in_a_short_value():
+    """Control characters, separators and overrides; a character of any alphabet stays, and so does plain text."""
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A)):
+        for lines in (False, True):
+            assert chr(code) not in clean_text(f"a{chr(code)}b", lines=lines).replace("\n    ", "")
+    assert clean_text("\ud800") == "\\ud800"
+    plain = "".join(map(chr, range(0x20, 0x7F)))
+    assert clean_text(plain) == clean_text(plain, lines=True) == plain
+    assert clean_text("größer als 温度") == "größer als 温度"
+    assert clean_text("x" * 3_000) == "x" * 2_000 + "…"
+
+
 @given(st.text(), st.sampled_from(list(TokenKind)), st.text())
 def test_whatever_stands_around_a_token_it_is_cut(before: str, kind: TokenKind, after: str):
     """No text before or after it hides a token from the cleaning."""
