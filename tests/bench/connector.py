@@ -61,15 +61,13 @@ def connect(address: tuple[str, int], logins: Sequence[Login], *, at_once: int =
 def refused_beside(address: tuple[str, int], logins: Sequence[Login], *, rate: float) -> Iterator[None]:
     """Try each login once, `rate` of them a second, beside what the caller does; it ends when all are answered.
 
-    Raises RuntimeError unless every one was refused, and within the time that the rate gives, or little more.
+    Raises RuntimeError unless every one was refused.
     """
     with _running(address, logins, str(len(logins)), "0", str(rate)) as child:
         yield
-        admitted, refused, _, seconds, *_ = _outcome(child)
+        admitted, refused, *_ = _outcome(child)
     if int(admitted) or int(refused) != len(logins):
         raise RuntimeError(f"{admitted} of {len(logins)} connections that were to be refused were admitted")
-    if float(seconds) > 1.1 * len(logins) / rate + 1:
-        raise RuntimeError(f"{len(logins)} connections at {rate:,.0f}/s took {float(seconds):,.1f} s")
 
 
 def ceiling(count: int = 5_000) -> float:
