@@ -57,6 +57,8 @@ class Sets:
 
     def apply(self, change: Change) -> None:
         """Let things join and leave the sets that are in use or being read."""
+        if not self._sets and not self._loading:
+            return
         for move in self._all_leave(change.name.key) if _is_end_of_tenant(change) else _moves(change):
             known = self._sets.get(move.owner)
             if known is not None:

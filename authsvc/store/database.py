@@ -108,6 +108,13 @@ class Database(Protocol):
         Those that are asked at one moment may be answered together: no statement that may take long belongs here.
         """
 
+    def look_up_together(self, query: str, item: Sequence[str], /) -> Awaitable[Row | None]:
+        """Return the row that a named statement of many has for this item, or None, seen as of the last commit.
+
+        The statement takes all that are asked at one moment as `items`, a JSON list of them; its rows begin with the
+        item's number in it, which is left out here, and are at most one for each. No item holds a NUL.
+        """
+
     async def write(self, work: Work[T]) -> Written[T]:
         """Run the work and return after its commit. What it raises rolls back this work only, and is raised here."""
 

@@ -3,6 +3,9 @@
 The hop there and back costs more than a look-up on an index, because both threads contend for the interpreter's lock.
 So there is one reader for them: while it answers one group, the next gathers. Whatever may take longer than a few rows
 by their key (a page, a set, a batch of changes) is no look-up, and holds none up.
+
+Each step of a statement gives the lock up and takes it back. Where many ask the same at one moment, and most of them
+for what is not there, as all first connections do, one statement answers them all (`ask_of_many`).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from json import dumps
 from typing import Any, Final
 
 import aiosqlite
@@ -25,11 +29,15 @@ MAX_GROUP: Final = 256  # bounds how long the first of them waits
 
 @dataclass(slots=True, eq=False)
 class LookUp:
-    """One question and its answer: `row` (None: there is none) or `error`, set when its group is through."""
+    """One question and its answer: `row` (None: there is none) or `error`, set when its group is through.
+
+    `values` are those of a statement of its own; an `item` is answered with the others by a statement of many.
+    """
 
     sql: str
-    values: dict[str, object]
     future: asyncio.Future[Row | None]
+    values: dict[str, object] | None = None
+    item: Sequence[str] = ()
     row: Row | None = None
     error: Exception | None = None
 
@@ -53,7 +61,11 @@ class Reader(sqlite3.Connection):
         if self.check is not None:
             self.check()
         ask = super().execute
+        of_many: dict[str, list[LookUp]] = {}
         for look_up in self.group:
+            if look_up.values is None:
+                of_many.setdefault(look_up.sql, []).append(look_up)
+                continue
             try:
                 look_up.row = ask(look_up.sql, look_up.values).fetchone()
             except sqlite3.Error as error:
@@ -62,6 +74,9 @@ class Reader(sqlite3.Connection):
                 look_up.error = error
             except Exception as error:  # noqa: BLE001  # a question that cannot be put is its caller's mistake
                 look_up.error = error
+        for sql, asked in of_many.items():
+            for number, *row in ask(sql, {"items": dumps([look_up.item for look_up in asked])}).fetchall():
+                asked[number].row = tuple(row)
 
 
 class LookUps:
@@ -82,10 +97,16 @@ class LookUps:
 
     def ask(self, sql: str, values: dict[str, object]) -> asyncio.Future[Row | None]:
         """Return the first row, or None, when the group is through."""
-        future: asyncio.Future[Row | None] = self._loop.create_future()
-        self._waiting.append(LookUp(sql, values, future))
+        return self._gather(LookUp(sql, self._loop.create_future(), values))
+
+    def ask_of_many(self, sql: str, item: Sequence[str]) -> asyncio.Future[Row | None]:
+        """Return the row that the statement has for this one of its `items`, or None, when the group is through."""
+        return self._gather(LookUp(sql, self._loop.create_future(), item=item))
+
+    def _gather(self, look_up: LookUp) -> asyncio.Future[Row | None]:
+        self._waiting.append(look_up)
         self._wake.set()
-        return future
+        return look_up.future
 
     async def run(self) -> None:
         """Answer for ever; whoever waits when this is cancelled is told that the store is closed."""

@@ -36,6 +36,8 @@ from authsvc.store.database import Row
 
 TOKEN_COLUMNS = 19
 
+_KINDS = {kind.value: kind for kind in Kind}  # quicker than `Kind(…)`, of which the feed would make one for each row
+
 
 def strings_text(values: Iterable[str]) -> str:
     """Return a list of strings as it is stored."""
@@ -252,9 +254,17 @@ def admin_key_of(row: Row) -> AdminKey:
     return AdminKey(id=id_, name=name, tenant=tenant, role=AdminRole(role), prefix=prefix, created_at_us=created)
 
 
-def change_of(row: Row) -> Change:
-    position, at_us, kind, tenant, key, op, detail = row
-    return Change(position=position, at_us=at_us, name=Name(Kind(kind), tenant, key), op=op, detail=loads(detail))
+def changes_of(rows: Sequence[Row]) -> list[Change]:
+    """Return the changes of one read; those whose details are spelled alike, as in a fleet, share them."""
+    details: dict[str, dict[str, object]] = {}
+    changes: list[Change] = []
+    for position, at_us, kind, tenant, key, op, text in rows:
+        detail = details.get(text)
+        if detail is None:
+            detail = details[text] = loads(text)
+        name = Name(_KINDS[kind], tenant, key)
+        changes.append(Change(position=position, at_us=at_us, name=name, op=op, detail=detail))
+    return changes
 
 
 def upstream_session_of(row: Row) -> UpstreamSession:

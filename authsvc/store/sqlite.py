@@ -121,6 +121,11 @@ class SqliteDatabase:
         assert self._look_ups is not None
         return self._look_ups.ask(self._statements[query], values)
 
+    def look_up_together(self, query: str, item: Sequence[str], /) -> Awaitable[Row | None]:
+        self._check_readable()
+        assert self._look_ups is not None
+        return self._look_ups.ask_of_many(self._statements[query], item)
+
     def _check_readable(self) -> None:
         if self._closed:
             raise StoreUnavailable("the store is closed")

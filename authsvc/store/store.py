@@ -32,7 +32,7 @@ from authsvc.store.housekeeping import Housekeeping
 from authsvc.store.records import (
     TOKEN_COLUMNS,
     admin_key_of,
-    change_of,
+    changes_of,
     clearing_of,
     definition_of,
     ground_of,
@@ -160,11 +160,12 @@ class Store:
 
     async def thing_or_retired(self, tenant: str, key: str) -> Thing | Retired | None:
         """Return the thing, or whether its key is retired: what a CONNECT asks of a key that it has not seen."""
-        row = await self.database.look_up("thing_or_retired", tenant=tenant, key=key)
-        assert row is not None
+        row = await self.database.look_up_together("things_or_retired", (tenant, key))
+        if row is None:
+            return None
         if row[1] is not None:
             return thing_of(row[1:])
-        return RETIRED if row[0] else None
+        return RETIRED
 
     async def thing_retired(self, tenant: str, key: str) -> bool:
         return await self.database.look_up("retired", tenant=tenant, key=key) is not None
@@ -287,7 +288,7 @@ class Store:
         if rows and rows[0][0] != position + 1:
             # Positions have no gaps here: a commit takes them in order, and a rollback gives them back.
             raise StoreUnavailable(f"changes {position + 1} to {rows[0][0] - 1} are no longer kept: start again")
-        return [change_of(row) for row in rows]
+        return changes_of(rows)
 
     def reader_passed(self, reader: str, position: int) -> None:
         """Note how far a reader of changes has come; rows older than a day that all have passed are deleted."""

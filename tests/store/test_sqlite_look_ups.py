@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from authsvc.core.errors import StoreUnavailable
+from authsvc.core.facts import RETIRED, Thing
 from authsvc.store.look_ups import MAX_GROUP, Reader
 from tests.store.conftest import World, refused
 
@@ -81,3 +84,42 @@ async def test_a_long_list_holds_no_look_up_up(world: World) -> None:
         assert await world.store.tenant("acme") is not None
     assert not slow.done()
     await slow
+
+
+async def test_a_question_of_many_is_one_statement_and_gives_everybody_his_own_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Things, retired keys, keys that nobody has, and the same of another tenant, each several times."""
+    for key in ("a", "b", "gone"):
+        await world.register(key)
+    await world.store.things.delete("acme", "gone")
+    groups: list[int] = []
+    statements: list[str] = []
+    commit = Reader.commit
+
+    def traced(reader: Reader) -> None:
+        groups.append(len(reader.group))
+        reader.set_trace_callback(statements.append)
+        commit(reader)
+        reader.set_trace_callback(None)
+
+    monkeypatch.setattr(Reader, "commit", traced)
+    asked = [("acme", "a"), ("acme", "gone"), ("acme", "nobody"), ("other", "a"), ("acme", "b")] * 50
+    answers = await asyncio.gather(*(world.store.thing_or_retired(*item) for item in asked))
+    expected = [("acme", "a"), RETIRED, None, None, ("acme", "b")] * 50
+    assert [(answer.tenant, answer.key) if isinstance(answer, Thing) else answer for answer in answers] == expected
+    assert answers[0] == await world.store.thing("acme", "a")
+    assert sum(groups) == len(asked) + 1
+    assert len(statements) == len(groups)
+
+
+async def test_a_question_of_many_that_fails_is_told_to_all_who_asked(world: World) -> None:
+    """What is wrong with the statement, or the file, is everybody's; the next question finds the reader in order."""
+    database = world.store.database
+    right = database._statements
+    database._statements = {**right, "things_or_retired": "SELECT * FROM nowhere WHERE :items"}
+    asking = (world.store.thing_or_retired("acme", key) for key in ("a", "b"))
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(answer, Exception) for answer in answers)
+    database._statements = right
+    assert await world.store.thing_or_retired("acme", "a") is None

@@ -272,13 +272,13 @@ async def test_a_foreign_tenant_is_refused_without_asking_the_store(tenants, mon
     database = tenants.store.database
 
     def counted(original):
-        async def counting(query, /, **values):
+        async def counting(query, /, *item, **values):
             asked.append(query)
-            return await original(query, **values)
+            return await original(query, *item, **values)
 
         return counting
 
-    for way in ("read", "look_up"):
+    for way in ("read", "look_up", "look_up_together"):
         monkeypatch.setattr(database, way, counted(getattr(database, way)))
     counts = []
     for tenant in ("acme", "nobody"):

@@ -51,13 +51,18 @@ SELECT 1
 FROM retired
 WHERE tenant = :tenant AND key = :key;
 
--- name: thing_or_retired(tenant, key)
--- One row always: whether the key is remembered as deleted, and the columns of `thing`, NULL where there is none.
-SELECT r.key IS NOT NULL, t.tenant, t.key, t.name, t.definition, t.ground, t.tags, t.security_tags, t.state, t.token_id,
+-- name: things_or_retired(items)
+-- Of a JSON list of [tenant, key] those that are things or retired: the number in the list, whether the key is remembered
+-- as deleted, and the columns of `thing`, NULL where there is none.
+SELECT asked.number, r.key IS NOT NULL, t.tenant, t.key, t.name, t.definition, t.ground, t.tags, t.security_tags, t.state, t.token_id,
     t.license, t.gateway, t.client_id, t.first_seen_us, t.last_seen_us, t.created_at_us
-FROM (SELECT :tenant AS tenant, :key AS key) AS asked
+FROM (
+    SELECT key AS number, json_extract(value, '$[0]') AS tenant, json_extract(value, '$[1]') AS key
+    FROM json_each(:items)
+) AS asked
 LEFT JOIN things AS t ON t.tenant = asked.tenant AND t.key = asked.key
-LEFT JOIN retired AS r ON r.tenant = asked.tenant AND r.key = asked.key;
+LEFT JOIN retired AS r ON r.tenant = asked.tenant AND r.key = asked.key
+WHERE t.key IS NOT NULL OR r.key IS NOT NULL;
 
 -- name: modules_of(tenant, gateway)
 -- Nobody speaks for a blocked module.
