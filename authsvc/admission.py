@@ -190,6 +190,7 @@ class Admission:
             persistent=request.persistent,
             clean_start=request.clean_session,
             session_expiry_s=None if request.session_expiry_s == NEVER_EXPIRES else request.session_expiry_s,
+            registered=plan is not None,
         )
         if request.client_id and plan is None and binding is None:
             self._known.put(_key(request, credential), _Known(admitted, token, secret))

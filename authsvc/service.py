@@ -104,7 +104,7 @@ class Service:
             max_client_id_bytes=max_client_id_bytes,
         )
         self._expiring: set[str] = set()  # sessions under admission whose rows have an expiry
-        self._rowless: Cache[tuple[str, str], bool] = Cache(KNOWN_SESSIONS)
+        self._rowless: Cache[tuple[str, str], bool] = Cache(KNOWN_SESSIONS)  # False: a row was begun, perhaps written
 
     def new_id(self) -> str:
         """Return a new id of 22 base62 characters; not a secret."""
@@ -250,7 +250,9 @@ class Service:
 
     async def _upstream_session(self, admitted: Admitted) -> tuple[str, bool] | Refusal:
         key = (admitted.principal, admitted.client_id)
-        if not admitted.persistent and self._rowless.get(key):
+        # A thing's rows end with it, so one that was not there a moment ago has none but what was begun since.
+        if not admitted.persistent and self._rowless.get(key, admitted.registered):
+            self._rowless.put(key, True)
             return self.new_id(), True
         row = await self.store.upstream_session(*key)
         if row is not None and row.expires_at_us is not None and row.expires_at_us <= self.now_us():
@@ -269,7 +271,7 @@ class Service:
                 refusal = await self._admission.session_limit(*key)
                 if refusal is not None:
                     return refusal
-                self._rowless.drop(key)
+                self._rowless.put(key, False)  # before it is written, for one that is cancelled may be written yet
                 row = await self._open_row(admitted, upstream_id=self.new_id())
         elif (row.secret_id, row.token_id) != (admitted.secret_id, admitted.token_id):
             row = await self._open_row(admitted, upstream_id=row.upstream_id)

@@ -61,6 +61,7 @@ class Admitted:
     persistent: bool  # the session outlives its connection
     clean_start: bool  # a session that there was is not resumed: clean session, which 5.0 calls clean start
     session_expiry_s: int | None = None  # after the end of its connection; None: never
+    registered: bool = False  # by this very CONNECT: no session of an earlier one can be left
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -47,7 +47,7 @@ async def test_a_known_thing_is_admitted_from_memory(world: World, monkeypatch):
     async def no_read(*_: object, **__: object) -> None:
         raise AssertionError("the store was read")
 
-    for way in ("read", "look_up"):
+    for way in ("read", "look_up", "look_up_together"):
         monkeypatch.setattr(world.store.database, way, no_read)
     session, _ = await world.connect(text, "gw-1")
     assert session.thing == "gw-1"
@@ -320,3 +320,46 @@ def test_the_request_shows_no_secret():
     """The repr of what is admitted holds no token."""
     text = tokens.mint(TokenKind.APP)
     assert text not in repr(request(text, "gw-1"))
+
+
+async def test_a_first_connection_of_a_clean_session_asks_for_no_row_that_cannot_be_there(world: World, monkeypatch):
+    """A thing's rows end with it, so what was registered by this very CONNECT needs no look at them."""
+    _, text = await world.app_token()
+    first = await world.admitted(text, "gw-1", clean=True)
+
+    async def asked(*_: object) -> None:
+        raise AssertionError("the store was asked")
+
+    monkeypatch.setattr(world.store, "upstream_session", asked)
+    _, clean = await world.service.upstream_session(first)
+    assert clean is True
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["written", "cancelled while it is written"])
+async def test_a_first_connection_wipes_the_row_of_another_that_was_quicker(
+    world: World, monkeypatch, *, cancelled: bool
+):
+    """Between registration and opening a second connection of the thing may have made a persistent session."""
+    _, text = await world.app_token()
+    first = await world.admitted(text, "gw-1", clean=True)
+    quicker = await world.admitted(text, "gw-1", clean=False)
+    opening = asyncio.create_task(world.service.upstream_session(quicker))
+    if cancelled:
+        original, written = world.store.open_upstream_session, asyncio.Event()
+
+        async def open_row(*args, **fields):
+            answer = await asyncio.shield(original(*args, **fields))
+            written.set()
+            await asyncio.sleep(60)
+            return answer
+
+        monkeypatch.setattr(world.store, "open_upstream_session", open_row)
+        await written.wait()
+        opening.cancel()
+        monkeypatch.setattr(world.store, "open_upstream_session", original)
+    await asyncio.gather(opening, return_exceptions=True)
+    row = await world.store.upstream_session(quicker.principal, quicker.client_id)
+    assert row is not None
+    await world.service.upstream_session(first)
+    assert await world.store.upstream_session(first.principal, first.client_id) is None
+    assert [clearing.target for clearing in await world.store.clearings()] == [row.upstream_id]
