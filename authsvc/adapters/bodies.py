@@ -31,7 +31,16 @@ class Bodies:
         assert task is not None
         self._since[task] = asyncio.get_running_loop().time()
         try:
-            return await _body(receive)
+            body: bytes = b""
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise MalformedHook("the caller left before its request was whole")
+                body += message.get("body", b"")
+                if len(body) > MAX_HOOK_BYTES:
+                    raise MalformedHook(f"the body has more than {MAX_HOOK_BYTES} bytes")
+                if not message.get("more_body", False):
+                    return body
         except asyncio.CancelledError as error:
             if error.args != (_TOO_SLOW,) or task.uncancel() > 0:
                 raise
@@ -49,16 +58,3 @@ class Bodies:
                 if since > late:
                     break
                 task.cancel(_TOO_SLOW)
-
-
-async def _body(receive: Receive) -> bytes:
-    body: bytes = b""
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise MalformedHook("the caller left before its request was whole")
-        body += message.get("body", b"")
-        if len(body) > MAX_HOOK_BYTES:
-            raise MalformedHook(f"the body has more than {MAX_HOOK_BYTES} bytes")
-        if not message.get("more_body", False):
-            return body
