@@ -239,8 +239,9 @@ async def _within(close: Callable[[], Awaitable[None]], name: str) -> None:
 def _say(lines: list[str], admin_key: str | None) -> None:
     if admin_key is not None:
         lines = [*lines, f"first admin key written to {admin_key}"]
-    for line in lines:
-        print(line, flush=True)  # noqa: T201  # what the command promises on standard output
+    with suppress(OSError):  # whoever started it may have closed its output already
+        for line in lines:
+            print(line, flush=True)  # noqa: T201  # what the command promises on standard output
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -115,7 +115,7 @@ class Process:
         began = time.monotonic()
         self.child.send_signal(number)
         status = await self.ended()
-        assert status == 0, self.log.read_text()[-3000:]
+        assert status == 0, f"status {status}: {self.log.read_text()[-3000:]}"
         return time.monotonic() - began
 
     async def kill(self) -> None:

@@ -38,6 +38,11 @@ class Storm:
         self.round = 0
         self.app = ""
 
+    def proves(self, kills: int) -> bool:
+        """Whether enough was answered for that many kills: a slow machine needs more of them."""
+        answered = self.answered
+        return len(answered.things) > 5 * kills and bool(answered.revoked) and bool(answered.deleted)
+
     async def prepare(self) -> None:
         await self.process.open_definition(bind_client_id="app_token")
         await self.process.post(f"{T}/licenses", {"key": "seats", "seats": SEATS})
@@ -140,16 +145,14 @@ async def _rounds(folder: Path, count: int, seed: int) -> None:
         await process.start()
         storm = Storm(process, seed)
         await storm.prepare()
-        for _ in range(count):
+        answered = storm.answered
+        while storm.round < count or (not storm.proves(count) and storm.round < 5 * count):
             await storm.blow(storm.random.uniform(0.05, 0.8))
             await process.start()
             await _holds(storm)
-        answered = storm.answered
-        print(f"{count} kills: {len(answered.things)} things, {len(answered.tokens)} tokens, ", end="")
+        print(f"{storm.round} kills: {len(answered.things)} things, {len(answered.tokens)} tokens, ", end="")
         print(f"{len(answered.revoked)} revoked, {len(answered.deleted)} deleted")
-        assert len(answered.things) > 5 * count, "too little happened for a proof"
-        assert answered.revoked
-        assert answered.deleted
+        assert storm.proves(count), "too little happened for a proof"
         assert await process.terminate() < 5
     finally:
         await process.close()

@@ -224,7 +224,8 @@ async def test_descriptors_that_run_out_refuse_the_excess_and_nobody_else(tmp_pa
         await process.close()
 
 
-async def test_a_terminal_that_went_away_does_not_end_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["at once", "when it is ready"])
+async def test_a_terminal_that_went_away_does_not_end_it(tmp_path: Path, when: str) -> None:
     """Its output may be closed under it: a service that dies of a log line is a switch for whoever can make one."""
     process = Process(tmp_path)
     try:
@@ -243,10 +244,13 @@ async def test_a_terminal_that_went_away_does_not_end_it(tmp_path: Path) -> None
         )
         os.close(writing)
         process.child = child
+        if when == "at once":
+            os.close(reading)
         async with asyncio.timeout(10):
             while await _ready(process) != 200:
                 await asyncio.sleep(0.05)
-        os.close(reading)
+        if when != "at once":
+            os.close(reading)
         for n in range(20):
             assert await process.code(f"t{n}", app) == 0
             assert await process.code(f"t{n}", "wrong") == 4

@@ -18,8 +18,7 @@ from tests.e2e.system import OWN, System, system_on
 ASKED = [
     "token_by_digest",
     "tenant",
-    "thing",
-    "thing_retired",
+    "thing_or_retired",
     "definition",
     "ground",
     "persistent_count",
