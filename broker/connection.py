@@ -52,10 +52,8 @@ class ClientConnection(Flow):
         "_denials",
         "_farewell",
         "_holds_session",
-        "_keep_alive",
         "_outbound",
         "_phase",
-        "_timer",
         "arrival",
         "capabilities",
         "gate",
@@ -86,9 +84,7 @@ class ClientConnection(Flow):
         self.keeps_session = False  # the upstream session has a row in the store
         self.peer_address: tuple[str, int] | None = None
         self._phase = CONNECTING
-        self._timer: asyncio.TimerHandle | None = None
         self._denials: Denials | None = None
-        self._keep_alive = 0.0
         self._farewell: Farewell | None = None
         self._outbound: Outbound | None = None
         self._holds_session = False  # upstream
@@ -183,9 +179,7 @@ class ClientConnection(Flow):
         arrival, self.arrival = self.arrival, None
         self._phase = OPEN
         self.write(connack)
-        self._heard_at = self._loop.time()
-        if self._keep_alive:
-            self._timer = self._loop.call_later(self._keep_alive, self._check_keep_alive)
+        self._watch_keep_alive()
         if state.subscriptions:  # of a session that goes on
             drop_uncovered(self)
         if arrival is not None and arrival.early:
@@ -237,16 +231,6 @@ class ClientConnection(Flow):
             self.end(Reason.PROTOCOL_ERROR, Will.SEND, in_order=True, code=disconnect.reason)
         else:
             self.end(Reason.BROKER_UNAVAILABLE, Will.SEND)
-
-    def _check_keep_alive(self) -> None:
-        now = self._loop.time()
-        if self._holds:  # we do not read: the client cannot be heard
-            self._heard_at = now
-        left = self._heard_at + self._keep_alive - now
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._check_keep_alive)
-        else:
-            self.end(Reason.KEEP_ALIVE_EXPIRED, Will.SEND)
 
     # --- broker.upstream.LinkOwner ---------------------------------------------------------------------------
 
@@ -345,8 +329,3 @@ class ClientConnection(Flow):
         if self.transport is not None:
             self.transport.close()
             self.gate.closing.add(self)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

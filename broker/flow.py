@@ -43,9 +43,11 @@ class Flow(asyncio.Protocol):
         "_answers",
         "_heard_at",
         "_holds",
+        "_keep_alive",
         "_link_holds",
         "_loop",
         "_stopped",
+        "_timer",
         "inbound",
         "limits",
         "link",
@@ -68,6 +70,8 @@ class Flow(asyncio.Protocol):
         self._holds = self._link_holds = 0
         self._stopped = False  # packets wait for the upstream, and nobody has called for them
         self._heard_at = 0.0  # when the client's last whole packet came
+        self._keep_alive = 0.0  # seconds without one that end the connection; 0: any number
+        self._timer: asyncio.TimerHandle | None = None  # of the keep-alive; of the last words, once it is over
         self._answers: bytearray | None = None  # while a chunk of the client is handled
 
     @property
@@ -182,6 +186,28 @@ class Flow(asyncio.Protocol):
         poll = select.poll()
         poll.register(transport.get_extra_info("socket").fileno(), select.POLLOUT)
         return bool(poll.poll(0))
+
+    # --- keep-alive ------------------------------------------------------------------------------------------
+
+    def _watch_keep_alive(self) -> None:
+        self._heard_at = self._loop.time()
+        if self._keep_alive:
+            self._timer = self._loop.call_later(self._keep_alive, self._check_keep_alive)
+
+    def _check_keep_alive(self) -> None:
+        now = self._loop.time()
+        if self._holds:  # we do not read: the client cannot be heard
+            self._heard_at = now
+        left = self._heard_at + self._keep_alive - now
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check_keep_alive)
+        else:
+            self.end(Reason.KEEP_ALIVE_EXPIRED, Will.SEND)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # --- from the upstream -----------------------------------------------------------------------------------
 

@@ -31,9 +31,9 @@ class Inbound(Stream):
             retain_in_run=connection.capabilities.retained,
         )
         self._connection = connection
-        self._aliases = Aliases(terms.max_aliases)
+        self._aliases: Aliases | None = None  # from the first on
         # QoS 2 ids of this connection's exchanges without an end (5.0, 4.9: not preserved across connections)
-        self.in_flight: set[int] = set()
+        self.in_flight: dict[int, None] = {}  # as those of `packet_ids.SessionState`
 
     @property
     def open(self) -> bool:
@@ -74,6 +74,8 @@ class Inbound(Stream):
         connection = self._connection
         publish = self.codec.publish(packet)
         if publish.topic_alias is not None:
+            if self._aliases is None:
+                self._aliases = Aliases(connection.terms.max_aliases)
             publish = self._aliases.resolve(publish)
             packet = _encoded(self.codec, publish)
             if len(packet) > connection.terms.max_to_upstream:
@@ -112,9 +114,9 @@ class Inbound(Stream):
             detail = f"more than {connection.limits.max_open_qos2} open QoS 2 packet ids"
             raise MalformedPacket("4.3.3", detail, wire.reason_codes.RECEIVE_MAXIMUM_EXCEEDED)
         if decision.allowed:
-            state.passed.add(packet_id)
+            state.passed[packet_id] = None
             if connection.terms.is5:
-                self.in_flight.add(packet_id)
+                self.in_flight[packet_id] = None
             self._pass_on(packet, publish)
             return
         self._denied(publish, decision)
@@ -125,7 +127,7 @@ class Inbound(Stream):
         elif connection.terms.refuses_publishes:
             connection.write(self.codec.encode_ack(wire.PUBREC, packet_id, wire.reason_codes.NOT_AUTHORIZED))
         else:
-            state.answered.add(packet_id)
+            state.answered[packet_id] = None
             connection.write(self.codec.encode_ack(wire.PUBREC, packet_id))
 
     def _pass_on(self, packet: bytes, publish: wire.Publish) -> None:
@@ -147,10 +149,10 @@ class Inbound(Stream):
         pubrel = self.codec.ack(packet)
         packet_id = pubrel.packet_id
         if packet_id in state.answered:
-            state.answered.discard(packet_id)
+            del state.answered[packet_id]
             connection.write(self.codec.encode_ack(wire.PUBCOMP, packet_id))
         elif packet_id in state.passed or connection.capabilities.answers_pubrel:
-            state.passed.discard(packet_id)
+            state.passed.pop(packet_id, None)
             # Anew: MQTT 3.1 repeats it with DUP.
             anew = self.codec.encode_ack(wire.PUBREL, packet_id, pubrel.reason, pubrel.properties)
             connection.link.write(anew)

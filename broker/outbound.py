@@ -86,13 +86,13 @@ class Outbound(Stream):
                 # Such an upstream's retained messages come after a SUBACK: this one was queued, and 3.3.1-9 says 0.
                 packet = bytes((packet[0] & 0xFE,)) + packet[1:]
             if publish.qos == 2 and publish.packet_id is not None:
-                connection.state.withheld.discard(publish.packet_id)
+                connection.state.withheld.pop(publish.packet_id, None)
             connection.write(packet)
         elif publish.packet_id is not None:
             if publish.qos == 1:
                 connection.link.write(self.codec.encode_ack(wire.PUBACK, publish.packet_id))
             else:
-                connection.state.withheld.add(publish.packet_id)
+                connection.state.withheld[publish.packet_id] = None
                 connection.link.write(self.codec.encode_ack(wire.PUBREC, publish.packet_id))
 
     def _ack(self, packet: bytes) -> None:
@@ -100,9 +100,9 @@ class Outbound(Stream):
         connection = self._connection
         ack = self.codec.ack(packet)
         if ack.type == wire.PUBCOMP or (ack.type == wire.PUBREC and ack.reason >= wire.reason_codes.UNSPECIFIED):
-            connection.inbound.in_flight.discard(ack.packet_id)
+            connection.inbound.in_flight.pop(ack.packet_id, None)
             if ack.reason:
-                connection.state.passed.discard(ack.packet_id)
+                connection.state.passed.pop(ack.packet_id, None)
         connection.send(packet, lambda: self.codec.encode_ack(ack.type, ack.packet_id, ack.reason))
 
     def _pubrel(self, packet: bytes) -> None:
@@ -110,7 +110,7 @@ class Outbound(Stream):
         pubrel = self.codec.ack(packet)
         packet_id = pubrel.packet_id
         if packet_id in connection.state.withheld:
-            connection.state.withheld.discard(packet_id)
+            del connection.state.withheld[packet_id]
             connection.link.write(self.codec.encode_ack(wire.PUBCOMP, packet_id))
         else:
             connection.send(packet, lambda: self.codec.encode_ack(wire.PUBREL, packet_id, pubrel.reason))

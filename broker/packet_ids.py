@@ -20,16 +20,17 @@ class SessionState:
 
     `subscriptions` maps each filter that the upstream holds, as far as known, to its QoS. `answered` are QoS 2 ids of
     the client whose PUBLISH was denied and whose PUBREC came from here; `passed` those that went upstream and whose
-    PUBREL has not. `withheld` are QoS 2 ids of deliveries that the gate acknowledged in the client's place.
+    PUBREL has not. `withheld` are QoS 2 ids of deliveries that the gate acknowledged in the client's place. The three
+    are sets, kept as dictionaries: most sessions have none of them, and an empty set is three times as large.
     """
 
     __slots__ = ("answered", "passed", "subscriptions", "withheld")
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, int] = {}
-        self.answered: set[int] = set()
-        self.passed: set[int] = set()
-        self.withheld: set[int] = set()
+        self.answered: dict[int, None] = {}
+        self.passed: dict[int, None] = {}
+        self.withheld: dict[int, None] = {}
 
     @property
     def open_qos2(self) -> int:
