@@ -26,10 +26,16 @@ class KeyedLocks(Generic[K]):
         """Hold the lock of `key`. A waiter that is cancelled gives up its place."""
         return _Held(self, key)
 
+    def took(self, key: K) -> bool:
+        """Take the lock if it is free, and return whether it was; whoever has it gives it back by `give`."""
+        if key in self._waiting:
+            return False
+        self._waiting[key] = None
+        return True
+
     async def take(self, key: K) -> None:
         """Wait for the lock; whoever has it gives it back by `give`."""
-        if key not in self._waiting:
-            self._waiting[key] = None
+        if self.took(key):
             return
         queue = self._waiting[key]
         if queue is None:
@@ -66,7 +72,8 @@ class _Held(AbstractAsyncContextManager[None]):
         self._key: K = key
 
     async def __aenter__(self) -> None:
-        await self._locks.take(self._key)
+        if not self._locks.took(self._key):
+            await self._locks.take(self._key)
 
     async def __aexit__(self, *_: object) -> None:
         self._locks.give(self._key)

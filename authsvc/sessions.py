@@ -153,8 +153,6 @@ class Sessions:
             return None
         key = (broker, admitted.principal, admitted.client_id)
         former = self._holders.get(key)
-        if former is not None:
-            self.end(former, Reason.TAKEN_OVER, Will.SEND)
         session = Session(
             id=self._new_id(),
             tenant=admitted.tenant,
@@ -181,6 +179,8 @@ class Sessions:
         self._by_id[session.id] = session
         self._holders[key] = session
         self._index(session)
+        if former is not None:  # only now: what both rest on keeps its place in the index
+            self.end(former, Reason.TAKEN_OVER, Will.SEND)
         if session.expires_at_us is not None:
             self.expiry.schedule(session, session.expires_at_us)
         self.opened += 1

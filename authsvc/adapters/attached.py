@@ -82,7 +82,7 @@ class Attached:
         raises. The refusal is recorded already.
         """
         if not request.clean_session:  # what the gate's rows count is no limit here
-            request = replace(request, clean_session=True, session_expiry_s=None)
+            request = request._replace(clean_session=True, session_expiry_s=None)
         try:
             return await self._connect(request, peer)
         except StoreUnavailable as error:

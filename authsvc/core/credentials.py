@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from authsvc.core import tokens
 from authsvc.core.facts import Refusal, TokenKind
@@ -34,8 +34,7 @@ class WillMessage:
     properties: bytes = field(default=b"", repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class ConnectRequest:
+class ConnectRequest(NamedTuple):
     """The fields of a CONNECT that passed the strict parser; `level` is 3 (MQTT 3.1), 4 (3.1.1) or 5 (5.0).
 
     `session_expiry_s` is for 5.0, where clean start does not say how long the session is kept (3.1.2.11.2); None is
@@ -67,14 +66,16 @@ class ConnectRequest:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
+class Credential(NamedTuple):
     """A well-formed claim, not yet verified. `thing_key` is None where the token alone says who it is."""
 
     kind: TokenKind
-    digest: bytes = field(repr=False)
+    digest: bytes
     prefix: str
     thing_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Credential(kind={self.kind!r}, prefix={self.prefix!r}, thing_key={self.thing_key!r})"
 
 
 def credential_of(request: ConnectRequest) -> Credential | Refusal:
