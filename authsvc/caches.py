@@ -6,7 +6,7 @@ so that a token, a thing or a role is known the moment its change is applied, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Generic, TypeVar
 
 from authsvc.core.facts import (
@@ -24,6 +24,7 @@ from authsvc.core.facts import (
 )
 from authsvc.known_secrets import KnownSecrets
 from authsvc.sessions import tenant_name
+from authsvc.shared_reads import SharedReads
 from authsvc.store import Store
 
 K = TypeVar("K")
@@ -83,6 +84,7 @@ class Facts:
         self._known_secrets = known_secrets
         self._position = position
         self._touched_since = touched_since
+        self._reads = SharedReads(position)
         self._pairs: Cache[bytes, Pair] = Cache(max_things)
         self._digests: dict[str, set[bytes]] = {}  # token id and secret id -> digests of the pairs that name it
         self._tokens: Cache[tuple[str, str], Token] = Cache(max_things)
@@ -99,7 +101,7 @@ class Facts:
             if self._known_secrets.surely_unknown(digest):
                 return None
             position = self._position()
-            pair = await self._store.token_by_digest(digest)
+            pair = await self._reads.ask(digest, lambda: self._store.token_by_digest(digest))
             if pair is not None:
                 token, secret = pair
                 names = (
@@ -143,7 +145,7 @@ class Facts:
         found = self._tenants.get(key)
         if found is None:
             position = self._position()
-            found = await self._store.tenant(key)
+            found = await self._reads.ask((Kind.TENANT, key), lambda: self._store.tenant(key))
             if found is not None and not self._touched_since(position, (tenant_name(key),)):
                 self._tenants.put(key, found)
         return found
@@ -173,12 +175,16 @@ class Facts:
                 pass  # never read through a cache
 
     async def _read(
-        self, cache: Cache[tuple[str, str], V], key: tuple[str, str], kind: Kind, read: Callable[..., object]
+        self,
+        cache: Cache[tuple[str, str], V],
+        key: tuple[str, str],
+        kind: Kind,
+        read: Callable[[str, str], Awaitable[V | None]],
     ) -> V | None:
         found = cache.get(key)
         if found is None:
             position = self._position()
-            found = await read(*key)  # type: ignore[misc]  # one of the store's reads
+            found = await self._reads.ask((kind, *key), lambda: read(*key))
             if found is not None:
                 self._keep(cache, key, kind, found, position)
         return found
