@@ -118,6 +118,7 @@ def _clean(value: object, *, in_traceback: bool = False, depth: int = 0) -> obje
     if depth < _MAX_DEPTH:
         if isinstance(value, Mapping):
             return {clean_text(str(key)): _clean(part, depth=depth + 1) for key, part in value.items()}
-        if isinstance(value, (list, tuple, set, frozenset)):
+        # a tuple with names is a record: it says itself what of it may be shown
+        if isinstance(value, (list, tuple, set, frozenset)) and not hasattr(value, "_fields"):
             return [_clean(part, depth=depth + 1) for part in value]
     return clean_text(str(value))

@@ -130,7 +130,7 @@ def test_no_repr_and_no_refusal_shows_a_secret(username, password):
     asked = request(
         username, password, client_id=f"x{APP}", will=WillMessage(topic="t", payload=b"hush", qos=1, retain=False)
     )
-    shown = f"{asked!r} {credential_of(asked)!r}"
+    shown = f"{asked!r} {credential_of(asked)!r} {credential_of(request(username, password))!r}"
     for token in TOKEN.values():
         assert token[12:40].lower() not in shown.lower()
     assert JWT not in shown
@@ -145,6 +145,9 @@ def test_the_repr_of_a_request_still_tells_what_is_no_secret():
         "username=None, password=none, will=None, keep_alive_s=0, level=4, session_expiry_s=None)"
     )
     assert "username='gw-1', password=hidden" in repr(request("gw-1", APP))
+    assert repr(credential_of(request("gw-1", APP))) == (
+        f"Credential(kind={TokenKind.APP!r}, prefix={tokens.prefix(APP)!r}, thing_key='gw-1')"
+    )
 
 
 @pytest.mark.parametrize(

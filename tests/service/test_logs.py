@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authsvc.core import tokens
+from authsvc.core.credentials import ConnectRequest
 from authsvc.core.facts import TokenKind
 from authsvc.logs import clean_text, configure_logs, is_heard
 
@@ -54,6 +55,17 @@ def test_no_token_is_logged_from_anywhere(form: str, kind: TokenKind):
     assert logged.count("\n") >= 7
     assert text[6:] not in logged
     assert f"as{kind.value}_…" in logged or f"as{kind.value}_\\u2026" in logged
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_a_record_is_logged_as_it_shows_itself(form: str):
+    """The password of a CONNECT is hidden, also where it is no token and the record is a tuple of its fields."""
+    stream = io.StringIO()
+    configure_logs(form=form, stream=stream)
+    asked = ConnectRequest(client_id="c1", clean_session=True, password=b"my birthday")
+    structlog.get_logger("test").info("asked", request=asked, several=[asked])
+    assert "birthday" not in stream.getvalue()
+    assert stream.getvalue().count("password=hidden") == 2
 
 
 @pytest.mark.parametrize("form", ["human", "json"])
