@@ -117,7 +117,7 @@ class Admission:
             return None
         attempt.tenant, attempt.thing = admitted.tenant, admitted.thing or ""
         refusal = tokens.verify(known.token, known.secret, now_us=self._now_us(), presented=credential.digest)
-        if refusal is None and (request.will is not None or request.persistent or may_hold is not None):
+        if refusal is None:
             refusal = await self._refusal(request, admitted.grant, admitted.client_id, may_hold)
         if refusal is not None:
             return refusal

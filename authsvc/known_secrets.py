@@ -16,12 +16,12 @@ from bisect import bisect_left
 
 from authsvc.core.errors import StoreUnavailable
 from authsvc.core.facts import Change, Kind
+from authsvc.core.tokens import DIGEST_BEGINS
 from authsvc.store import Store
 
 MOST = 1_000_000  # 8 bytes each
 PAGE = 1_000  # digests in one read
 RETRY_S = 1.0
-_BEGINNING = 8  # bytes of a digest; that a guess shares them with a secret costs a read, no more
 
 
 class KnownSecrets:
@@ -46,7 +46,7 @@ class KnownSecrets:
 
     def surely_unknown(self, digest: bytes) -> bool:
         """Return whether no secret has this digest; False where only the store can say."""
-        return self._complete and not self._holds(int.from_bytes(digest[:_BEGINNING]))
+        return self._complete and not self._holds(int.from_bytes(digest[:DIGEST_BEGINS]))
 
     def apply(self, change: Change) -> None:
         """Take a secret that was created."""
@@ -78,7 +78,7 @@ class KnownSecrets:
             after = b""
             while len(found) <= self._most:
                 digests = await self._store.secret_digests(after=after, limit=PAGE)
-                found.extend(int.from_bytes(digest[:_BEGINNING]) for digest in digests)
+                found.extend(int.from_bytes(digest[:DIGEST_BEGINS]) for digest in digests)
                 if len(digests) < PAGE:
                     break
                 after = digests[-1]
@@ -109,7 +109,7 @@ class KnownSecrets:
 def _beginning_of(change: Change) -> int | None:
     """Return what the change row says of the digest, None where it says nothing usable."""
     digits = change.detail.get("digest_begins")
-    if not isinstance(digits, str) or len(digits) != 2 * _BEGINNING:
+    if not isinstance(digits, str) or len(digits) != 2 * DIGEST_BEGINS:
         return None
     try:
         return int(digits, 16)

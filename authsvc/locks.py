@@ -26,17 +26,15 @@ class KeyedLocks(Generic[K]):
         """Hold the lock of `key`. A waiter that is cancelled gives up its place."""
         return _Held(self, key)
 
-    def took(self, key: K) -> bool:
+    def try_take(self, key: K) -> bool:
         """Take the lock if it is free, and return whether it was; whoever has it gives it back by `give`."""
         if key in self._waiting:
             return False
         self._waiting[key] = None
         return True
 
-    async def take(self, key: K) -> None:
-        """Wait for the lock; whoever has it gives it back by `give`."""
-        if self.took(key):
-            return
+    async def wait(self, key: K) -> None:
+        """Wait for a lock that is not free; whoever has it gives it back by `give`."""
         queue = self._waiting[key]
         if queue is None:
             queue = self._waiting[key] = deque()
@@ -72,8 +70,8 @@ class _Held(AbstractAsyncContextManager[None]):
         self._key: K = key
 
     async def __aenter__(self) -> None:
-        if not self._locks.took(self._key):
-            await self._locks.take(self._key)
+        if not self._locks.try_take(self._key):
+            await self._locks.wait(self._key)
 
     async def __aexit__(self, *_: object) -> None:
         self._locks.give(self._key)

@@ -30,6 +30,8 @@ _IDS_BYTES: Final = 2048  # for some 90 ids
 _ID_DIGITS: Final = bytes(ord(_ALPHABET[byte % 62]) for byte in range(256))
 _ID_NOT: Final = bytes(range(248, 256))  # 4 * 62: the rest would favour some characters
 
+DIGEST_BEGINS: Final = 8  # bytes of a digest that tell a secret from all others but by an accident
+
 _TOKEN: Final = re.compile(rb"as(app|dev|gnd|adm|ref|sec)_[0-9A-Za-z]{49}")
 _KINDS: Final = {kind.value.encode(): kind for kind in TokenKind}
 # Wider than a token, so that one with a typo, a lost end or another case is hidden too; and JWTs, whoever signed them.
@@ -91,10 +93,10 @@ def verify(token: Token, secret: Secret, *, now_us: int, presented: bytes | None
 
 def new_id(random: Callable[[int], bytes] = secrets.token_bytes) -> str:
     """Return a new id of 22 base62 characters (128 random bits) for objects and upstream sessions; not a secret."""
-    text = b""
+    text = ""
     while len(text) < _ID_CHARS:
-        text += random(_ID_BYTES).translate(_ID_DIGITS, _ID_NOT)
-    return text[:_ID_CHARS].decode()
+        text += _id_digits(random(_ID_BYTES))
+    return text[:_ID_CHARS]
 
 
 class Ids:
@@ -110,7 +112,7 @@ class Ids:
     def new(self) -> str:
         """Return a new id; no digit is used twice."""
         while self._at + _ID_CHARS > len(self._digits):
-            self._digits, self._at = self._random(_IDS_BYTES).translate(_ID_DIGITS, _ID_NOT).decode(), 0
+            self._digits, self._at = _id_digits(self._random(_IDS_BYTES)), 0
         start = self._at
         self._at += _ID_CHARS
         return self._digits[start : self._at]
@@ -130,6 +132,11 @@ def redacted(text: str) -> str:
 
 def _cut(found: re.Match[str]) -> str:
     return f"{found[1] or ''}…"
+
+
+def _id_digits(random: bytes) -> str:
+    """Return the base62 digits that random bytes give; those that would favour a digit give none."""
+    return random.translate(_ID_DIGITS, _ID_NOT).decode()
 
 
 def _checksum(body: bytes) -> str:

@@ -167,9 +167,6 @@ class Store:
             return thing_of(row[1:])
         return RETIRED
 
-    async def thing_retired(self, tenant: str, key: str) -> bool:
-        return await self.database.look_up("retired", tenant=tenant, key=key) is not None
-
     async def modules_of(self, tenant: str, gateway: str) -> frozenset[str]:
         """Return the keys of the modules bound to the gateway."""
         rows = await self.database.read("modules_of", tenant=tenant, gateway=gateway)

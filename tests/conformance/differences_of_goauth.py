@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.conformance.difference import Difference
+from tests.conformance.differences_of_hooks import HELD, STAYS_OPEN
 
 BROKER = "mosquitto-go-auth"
 
@@ -11,19 +12,7 @@ GOAUTH = (
         broker=BROKER,
         says="A connection cannot be ended",
         sentence="No connection can be ended: after revoke nothing passes in either direction, but it stays.",
-        cells={
-            **{
-                f"ends: {case}": {"A is": "open"}
-                for case in ("revoke", "block", "delete", "suspend", "kick", "expiry", "another's goes on")
-            },
-            "ends: regenerate": {"new is": "open"},
-            "ends: regenerate with overlap": {"new is (2)": "open", "older is": "open"},
-            "ends: a ground token's clients": {"GR is": "open", "second is": "open"},
-            **{f"will: {case}": {"A is": "open"} for case in ("revoke", "block", "delete")},
-            "refused: revoked token": {"A is": "open"},
-            "5.0: revoked": {"A is": "open"},
-            "5.0: expired": {"A is": "open"},
-        },
+        cells=STAYS_OPEN,
     ),
     Difference(
         broker=BROKER,
@@ -82,13 +71,6 @@ GOAUTH = (
         broker=BROKER,
         says="One principal at a time has a client id",
         sentence="A client id belongs to its first principal: another is refused.",
-        cells={
-            "same client id: the other": {
-                "CONNECT B": "refused",
-                "SUBSCRIBE B T/g1/B/#": "closed",
-                "SUBSCRIBE B T/end": "closed",
-                "B receives": "nothing",
-            }
-        },
+        cells=HELD,
     ),
 )

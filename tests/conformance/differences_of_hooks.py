@@ -38,6 +38,19 @@ KICKED_BY_CHANGE: dict[str, Seen] = {
 WILL_ON_KICK: dict[str, Seen] = {
     f"will: {case}": {"S receives": "will"} for case in ("revoke", "block", "delete", "denied when it fires")
 }
+STAYS_OPEN: dict[str, Seen] = {  # at a broker that can be told nothing
+    **{
+        f"ends: {case}": {"A is": "open"}
+        for case in ("revoke", "block", "delete", "suspend", "kick", "expiry", "another's goes on")
+    },
+    "ends: regenerate": {"new is": "open"},
+    "ends: regenerate with overlap": {"new is (2)": "open", "older is": "open"},
+    "ends: a ground token's clients": {"GR is": "open", "second is": "open"},
+    **{f"will: {case}": {"A is": "open"} for case in ("revoke", "block", "delete")},
+    "refused: revoked token": {"A is": "open"},
+    "5.0: revoked": {"A is": "open"},
+    "5.0: expired": {"A is": "open"},
+}
 DENIED_PUBLISH_ENDS = {
     "publish: denied, connection goes on": {"A is": "closed", "PUBLISH A yes": "closed", "S receives": "nothing"}
 }
@@ -288,20 +301,10 @@ NANOMQ = (
         says="A connection cannot be ended",
         sentence="No connection can be ended: after revoke it publishes and subscribes nothing, but goes on receiving.",
         cells={
-            **{
-                f"ends: {case}": {"A is": "open"}
-                for case in ("revoke", "block", "delete", "suspend", "kick", "expiry", "another's goes on")
-            },
-            "ends: regenerate": {"new is": "open"},
-            "ends: regenerate with overlap": {"new is (2)": "open", "older is": "open"},
-            "ends: a ground token's clients": {"GR is": "open", "second is": "open"},
-            **{f"will: {case}": {"A is": "open"} for case in ("revoke", "block", "delete")},
+            **STAYS_OPEN,
             **{f"will: {case}": {"A is": "open", "S receives": "nothing"} for case in ("expiry", "kick")},
-            "refused: revoked token": {"A is": "open"},
             "queue: after revoke": {"A session present": "yes", "A receives": "queued"},
             "queue: after revoke while connected": {"A is": "open", "A session present": "yes"},
-            "5.0: revoked": {"A is": "open"},
-            "5.0: expired": {"A is": "open"},
             "blocked: retained of its place": {"A is": "open", "S receives": "old(A's) old(B's)"},
         },
     ),

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from authsvc.core.errors import NotFound
-from authsvc.core.facts import TenantState, ThingState
+from authsvc.core.facts import RETIRED, TenantState, ThingState
 from authsvc.store.clearings import UpstreamSession
 from tests.store.conftest import SECOND_US, Clock, World, new_digest
 
@@ -195,7 +195,7 @@ async def test_a_deleted_thing_gives_back_its_seat_and_ends_its_device_tokens(li
     before = await living.store.last_position()
     await living.store.things.delete("acme", "g1")
     assert await living.store.thing("acme", "g1") is None
-    assert await living.store.thing_retired("acme", "g1")
+    assert await living.store.thing_or_retired("acme", "g1") is RETIRED
     found = await living.store.token_by_digest(digest)
     assert found is not None
     assert found[0].revoked_at_us is not None
@@ -211,7 +211,7 @@ async def test_a_retired_key_comes_back_only_by_an_operator(living: World) -> No
     await living.store.things.delete("acme", "g1")
     revived = await living.store.things.create("acme", "g1")
     assert revived.value.client_id is None
-    assert not await living.store.thing_retired("acme", "g1")
+    assert await living.store.thing_or_retired("acme", "g1") is not RETIRED
     assert (await living.ops_since(revived.position - 1)) == [("thing", "g1", "revived")]
     await living.store.things.delete("acme", "g1")
     await living.store.things.forget("acme", "g1")
@@ -232,7 +232,7 @@ async def test_a_deleted_gateway_lets_its_modules_go_or_takes_them_with_it(livin
     assert module is not None
     assert module.gateway == ""
     await living.store.things.delete("acme", "g2", cascade=True)
-    assert await living.store.thing_retired("acme", "m2")
+    assert await living.store.thing_or_retired("acme", "m2") is RETIRED
 
 
 async def test_revocation_and_reconnect_race_to_a_state_that_agrees(living: World) -> None:

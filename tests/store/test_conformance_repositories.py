@@ -8,6 +8,7 @@ import pytest
 
 from authsvc.core.errors import Conflict, InUse, InvalidInput, NotFound
 from authsvc.core.facts import (
+    RETIRED,
     AdminRole,
     BindClientId,
     Effect,
@@ -175,7 +176,7 @@ async def test_a_deleted_tenant_leaves_nothing_of_itself(world: World) -> None:
     assert await world.store.admin_key_by_digest(admin) is None
     await world.store.tenants.create("acme")
     assert (await world.store.things.list("acme")).items == ()
-    assert not await world.store.thing_retired("acme", "g1")
+    assert await world.store.thing_or_retired("acme", "g1") is not RETIRED
 
 
 async def test_an_update_changes_what_is_given_and_nothing_else(world: World) -> None:

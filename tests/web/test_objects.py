@@ -4,6 +4,8 @@ import asyncio
 
 import pytest
 
+from authsvc.core.facts import RETIRED
+
 T = "/v1/tenants/acme"
 
 
@@ -99,16 +101,16 @@ async def test_a_deleted_thing_is_retired_until_it_is_revived_or_forgotten(tenan
     """POST revives it; forget frees the key, also in a second call."""
     await tenants.ok("DELETE", f"{T}/things/gw-1?cascade=true")
     assert (await tenants.call("GET", f"{T}/things/gw-1")).status_code == 404
-    assert await tenants.store.thing_retired("acme", "gw-1")
+    assert await tenants.store.thing_or_retired("acme", "gw-1") is RETIRED
     revived = await tenants.ok("POST", f"{T}/things", json={"key": "gw-1"})
     assert revived["ground"] == "default"
-    assert not await tenants.store.thing_retired("acme", "gw-1")
+    assert await tenants.store.thing_or_retired("acme", "gw-1") is not RETIRED
     await tenants.ok("DELETE", f"{T}/things/gw-1?forget=true")
-    assert not await tenants.store.thing_retired("acme", "gw-1")
+    assert await tenants.store.thing_or_retired("acme", "gw-1") is not RETIRED
     await tenants.ok("POST", f"{T}/things", json={"key": "gw-2"})
     await tenants.ok("DELETE", f"{T}/things/gw-2")
     await tenants.ok("DELETE", f"{T}/things/gw-2?forget=true")
-    assert not await tenants.store.thing_retired("acme", "gw-2")
+    assert await tenants.store.thing_or_retired("acme", "gw-2") is not RETIRED
 
 
 async def test_a_revoked_token_leaves_the_list_and_shows_under_revoked(tenants):

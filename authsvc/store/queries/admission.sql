@@ -46,11 +46,6 @@ SELECT tenant, key, name, definition, ground, tags, security_tags, state, token_
 FROM things
 WHERE tenant = :tenant AND key = :key;
 
--- name: retired(tenant, key)
-SELECT 1
-FROM retired
-WHERE tenant = :tenant AND key = :key;
-
 -- name: things_or_retired(items)
 -- Of a JSON list of [tenant, key] those that are things or retired: the number in the list, whether the key is remembered
 -- as deleted, and the columns of `thing`, NULL where there is none.

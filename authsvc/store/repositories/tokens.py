@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from authsvc.core.errors import Conflict, NotFound
 from authsvc.core.facts import Kind, Name, Token, TokenKind
-from authsvc.core.tokens import new_id
+from authsvc.core.tokens import DIGEST_BEGINS, new_id
 from authsvc.store.database import ConstraintFailed, Database, Page, Transaction
 from authsvc.store.endings import revoke_token
 from authsvc.store.records import token_of, token_values
@@ -33,7 +33,7 @@ def insert_secret(tx: Transaction, token: Token, digest: bytes) -> None:
         tx.run("insert_secret", id=id_, token_id=token.id, digest=digest)
     except ConstraintFailed:
         raise Conflict("already_exists", "a token with this secret exists already") from None
-    detail = {"token_id": token.id, "digest_begins": digest[:8].hex()}
+    detail = {"token_id": token.id, "digest_begins": digest[:DIGEST_BEGINS].hex()}
     tx.change(Name(Kind.SECRET, token.tenant, id_), "created", detail)
 
 
