@@ -21,10 +21,9 @@ from authsvc.logs import clean_text, configure_logs, is_heard
 @pytest.fixture(autouse=True)
 def _restored():
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers = root.handlers[:]
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
     logging.captureWarnings(False)
     structlog.reset_defaults()
 
