@@ -12,8 +12,8 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 import structlog
 import uvicorn
@@ -44,6 +44,7 @@ __all__ = ["StartError", "main", "run"]
 
 log = structlog.get_logger(__name__)
 
+ENDED_BY = (signal.SIGTERM, signal.SIGINT)
 STEP_S = 4.0  # of one step of the end; the slow ones run side by side
 # A connection makes hundreds of objects, and few of them are garbage in cycles: to look them through after every 700,
 # as Python does by default, takes a third of the time of a CONNECT.
@@ -67,6 +68,7 @@ def main(settings: Settings, *, with_broker: bool, upstream: str | None = None) 
             log.critical("crashed", error=f"{type(error).__name__}: {error}", exc_info=error)
         print("authsvc: ended by an error of its own; see the log above", file=sys.stderr)  # noqa: T201
         status = 1
+    _let_go_of_output()
     return status
 
 
@@ -77,13 +79,10 @@ async def run(settings: Settings, *, with_broker: bool, upstream: str | None = N
     Prints a line per listener when it is ready. Raises StartError with a message for the operator when it cannot
     start, and what a task raised when one crashed.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     data = settings.service.data
-    make_data_directory(data)
     async with AsyncExitStack() as stack:
+        stop = stack.enter_context(_asked_to_end())
+        make_data_directory(data)
         stack.enter_context(locked(data))
         store = await open_store(data, now_us=_now_us)
         stack.push_async_callback(_within, store.close, "store")
@@ -208,6 +207,23 @@ async def _open_gate(
     return lines
 
 
+@contextmanager
+def _asked_to_end() -> Iterator[asyncio.Event]:
+    """Yield what SIGTERM and SIGINT set. From the end of the context on they are ignored: the process ends already.
+
+    Handlers of the loop would go with it, and a second signal, as of an impatient Ctrl-C, would be the exit status.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in ENDED_BY:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+    try:
+        yield stop
+    finally:
+        for number in ENDED_BY:
+            signal.signal(number, signal.SIG_IGN)
+
+
 async def _supervised(work: Callable[[], Awaitable[None]], name: str, stop: asyncio.Event) -> None:
     """Run a task that must not end before `stop`: when it does, the process ends, with its name in the log."""
     try:
@@ -242,6 +258,16 @@ def _say(lines: list[str], admin_key: str | None) -> None:
     with suppress(OSError):  # whoever started it may have closed its output already
         for line in lines:
             print(line, flush=True)  # noqa: T201  # what the command promises on standard output
+
+
+def _let_go_of_output() -> None:
+    """Drop what cannot be written any more: Python would try again at its exit, and make 120 of the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # as it is where it was closed before the start
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

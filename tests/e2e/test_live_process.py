@@ -46,6 +46,17 @@ async def test_a_signal_ends_it_within_five_seconds_and_sends_all_wills(tmp_path
         witness.cut()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+async def test_signals_that_come_while_it_ends_change_nothing(tmp_path: Path, number: int) -> None:
+    """An impatient operator asks again until it has gone: status 0 all the same, at whatever instant they come."""
+    async with running(tmp_path) as process:
+        assert process.child is not None
+        while process.child.poll() is None:
+            process.child.send_signal(number)
+            await asyncio.sleep(0.001)
+        assert process.child.returncode == 0, process.log.read_text()[-3000:]
+
+
 async def test_a_signal_ends_it_in_time_with_clients_that_do_not_read(tmp_path: Path) -> None:
     """Neither stuck clients, half CONNECTs nor an API request that never ends hold the end up."""
     async with running(tmp_path) as process:
@@ -236,11 +247,13 @@ async def test_a_terminal_that_went_away_does_not_end_it(tmp_path: Path, when: s
         reading, writing = os.pipe()
         from tests.live_service import clean_environment, program
 
+        environment = clean_environment()
+        environment.pop("PYTHONUNBUFFERED", None)  # what is in a buffer is tried again at the exit
         child = subprocess.Popen(
             program("authsvc", "up", "--data", process.data, *process.binds),
             stdout=writing,
             stderr=writing,
-            env=clean_environment(),
+            env=environment,
         )
         os.close(writing)
         process.child = child
