@@ -256,11 +256,11 @@ class Service:
             return self.new_id(), True
         row = await self.store.upstream_session(*key)
         if row is not None and row.expires_at_us is not None and row.expires_at_us <= self.now_us():
-            await self._open_row(admitted, upstream_id=row.upstream_id, wipe=True)  # MQTT 5.0, 3.1.2.11.2
+            await self._open_row(admitted, row, wipe=True)  # MQTT 5.0, 3.1.2.11.2
             row = None
         if not admitted.persistent and (row is None or admitted.clean_start):
             if row is not None:
-                await self._open_row(admitted, upstream_id=row.upstream_id, wipe=True)
+                await self._open_row(admitted, row, wipe=True)
                 self._admission.counted.drop(key)
             self._rowless.put(key, True)
             return self.new_id(), True
@@ -272,9 +272,9 @@ class Service:
                 if refusal is not None:
                     return refusal
                 self._rowless.put(key, False)  # before it is written, for one that is cancelled may be written yet
-                row = await self._open_row(admitted, upstream_id=self.new_id())
+                row = await self._open_row(admitted, None)
         elif (row.secret_id, row.token_id) != (admitted.secret_id, admitted.token_id):
-            row = await self._open_row(admitted, upstream_id=row.upstream_id)
+            row = await self._open_row(admitted, row)
         if row is not None and row.expiry_s is not None:
             self._expiring.add(row.upstream_id)
         if row is None:
@@ -284,19 +284,29 @@ class Service:
         # CONNECT that the broker does not answer leaves it as it was.
         return row.upstream_id, admitted.clean_start
 
-    async def _open_row(self, admitted: Admitted, *, upstream_id: str, wipe: bool = False) -> UpstreamSession | None:
-        written = await self.store.open_upstream_session(
-            admitted.principal,
-            admitted.client_id,
-            tenant=admitted.tenant,
-            thing=admitted.thing or "",
-            ground=admitted.ground,
-            token_id=admitted.token_id,
-            secret_id=admitted.secret_id,
-            clean=wipe,
-            upstream_id=upstream_id,
-            expiry_s=admitted.session_expiry_s,
-        )
+    async def _open_row(
+        self, admitted: Admitted, row: UpstreamSession | None, *, wipe: bool = False
+    ) -> UpstreamSession | None:
+        upstream_id = self.new_id() if row is None else row.upstream_id
+        try:
+            written = await self.store.open_upstream_session(
+                admitted.principal,
+                admitted.client_id,
+                tenant=admitted.tenant,
+                thing=admitted.thing or "",
+                ground=admitted.ground,
+                token_id=admitted.token_id,
+                secret_id=admitted.secret_id,
+                clean=wipe,
+                upstream_id=upstream_id,
+                expiry_s=admitted.session_expiry_s,
+            )
+        except asyncio.CancelledError:  # perhaps written, with nobody connected to it: it ends as it would have
+            if row is None:
+                self.session_left(upstream_id, expiry_s=admitted.session_expiry_s)
+            else:
+                self.store.note_session_end(upstream_id, expiry_s=row.expiry_s, expires_at_us=row.expires_at_us)
+            raise
         return written.value
 
     def _position(self) -> int:

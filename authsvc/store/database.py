@@ -116,7 +116,11 @@ class Database(Protocol):
         """
 
     async def write(self, work: Work[T]) -> Written[T]:
-        """Run the work and return after its commit. What it raises rolls back this work only, and is raised here."""
+        """Run the work and return after its commit. What it raises rolls back this work only, and is raised here.
+
+        One that is cancelled before it was begun is not done; later it is, and the caller hears of it only afterwards:
+        whoever takes its place, or the lock that it held, finds what it wrote.
+        """
 
     async def write_together(self, work: WorkOfMany[Item, T], item: Item) -> Written[T] | None:
         """Have one run of the work do all items that wait for it; return what it answered for this one, committed.

@@ -52,6 +52,11 @@ class Housekeeping:
         """Return whether an end of this session was noted and not written yet."""
         return upstream_id in self._ends
 
+    def noted_as_ended(self, upstream_id: str, now_us: int) -> bool:
+        """Return whether the end noted for this session has come."""
+        _, expires_at_us = self._ends.get(upstream_id, (None, None))
+        return expires_at_us is not None and expires_at_us <= now_us
+
     def with_noted_end(self, session: UpstreamSession) -> UpstreamSession:
         """Return the session with the end that was noted for it and may not be written yet."""
         noted = self._ends.get(session.upstream_id)

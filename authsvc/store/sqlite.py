@@ -49,6 +49,8 @@ class SqliteDatabase:
         self._waiting: deque[tuple[Job, asyncio.Future[Written[Any]]]] = deque()
         self._gathering: dict[WorkOfMany[Any, Any], Gathered] = {}  # among what waits
         self._wake = asyncio.Event()
+        self._under_way: Sequence[Job] = ()  # what is being committed
+        self._through = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
         self._writer: aiosqlite.Connection | None = None
         self._group: GroupConnection | None = None
@@ -146,9 +148,14 @@ class SqliteDatabase:
         if self._closed:
             raise StoreReadOnly("the store is closed")
         future: asyncio.Future[Written[T]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((Job(work), future))
+        self._waiting.append((job := Job(work), future))
         self._wake.set()
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if job in self._under_way:
+                await self._through.wait()
+            raise
 
     async def write_together(self, work: WorkOfMany[Item, T], item: Item) -> Written[T] | None:
         if self._closed:
@@ -250,7 +257,8 @@ class SqliteDatabase:
             group.append((job, future))
         assert self._writer is not None
         assert self._group is not None
-        self._group.jobs = [job for job, _ in group]
+        self._group.jobs = self._under_way = [job for job, _ in group]
+        self._through.clear()
         try:
             if self._damaged:  # what still can be written would rest on what is broken
                 raise StoreUnavailable(self._unreadable)  # noqa: TRY301
@@ -262,6 +270,9 @@ class SqliteDatabase:
                 if not future.done():
                     future.set_exception(type(fault)(str(fault)))
             return
+        finally:
+            self._under_way = ()
+            self._through.set()
         if self._unwritable:
             await self._write_recovered()
         changed = False

@@ -206,9 +206,9 @@ class Store:
         return self._housekeeping.with_noted_end(upstream_session_of(row)) if row else None
 
     async def persistent_count(self, principal: str) -> int:
-        """Return how many persistent sessions the principal has that have not expired."""
-        rows = await self.database.read("persistent_count", principal=principal, now_us=self._now_us())
-        return int(rows[0][0])
+        """Return how many persistent sessions the principal has that have not expired, by the end noted last."""
+        rows = await self.database.read("persistent_ids", principal=principal, now_us=(now_us := self._now_us()))
+        return sum(not self._housekeeping.noted_as_ended(upstream_id, now_us) for (upstream_id,) in rows)
 
     async def open_upstream_session(
         self,

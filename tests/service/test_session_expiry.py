@@ -90,7 +90,8 @@ async def test_while_its_client_is_connected_a_session_does_not_expire(world: Wo
     assert await targets(world) == []
 
 
-async def test_an_expired_row_counts_no_more_and_goes(world: World):
+@pytest.mark.parametrize("flushed", [True, False], ids=["written", "noted"])
+async def test_an_expired_row_counts_no_more_and_goes(world: World, flushed: bool):
     """It does not stand against the limit, and a minute later it is wiped, so that the broker is cleared too."""
     token, text = await world.ground_token("default")
     ids = [(await enter(world, text, name, expiry_s=10))[0] for name in ("a", "b")]
@@ -99,8 +100,11 @@ async def test_an_expired_row_counts_no_more_and_goes(world: World):
     assert refused.reason is Reason.SESSION_LIMIT
     for upstream_id in ids:
         world.service.session_left(upstream_id, expiry_s=10)
-    await world.store.flush()
-    world.clock.move(11)
+    if flushed:
+        await world.store.flush()
+    world.clock.move(9)
+    assert isinstance(await admit(world, text, "c", clean=False, expiry_s=10), Refusal)
+    world.clock.move(2)
     await enter(world, text, "c", expiry_s=10)
     world.clock.move(61)
     await world.store.flush()

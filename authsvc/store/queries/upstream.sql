@@ -5,9 +5,9 @@ SELECT principal, client_id, upstream_id, tenant, thing, ground, token_id, secre
 FROM upstream_sessions
 WHERE principal = :principal AND client_id = :client_id;
 
--- name: persistent_count(principal, now_us)
+-- name: persistent_ids(principal, now_us)
 -- What has expired counts no more, though its row may wait to be wiped.
-SELECT count(*) FROM upstream_sessions
+SELECT upstream_id FROM upstream_sessions
 WHERE principal = :principal AND (expires_at_us IS NULL OR expires_at_us > :now_us);
 
 -- name: keep_upstream_session(principal, client_id, upstream_id, tenant, thing, ground, token_id, secret_id, since_us, expiry_s)!
