@@ -29,6 +29,7 @@ class Document:
     opened: dict[Path, int] = field(default_factory=dict)
     unknown: list[tuple[int, str]] = field(default_factory=list)
     included: list[tuple[int, Path, str]] = field(default_factory=list)  # line, where, what
+    emptied: list[tuple[int, Path]] = field(default_factory=list)  # where `{}` was written
 
     def get(self, *path: str) -> Entry | None:
         """Return the value at a path, None if there is none."""
@@ -64,11 +65,11 @@ class Document:
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, document: Document, first_line: int) -> None:
         self._text = text
         self._at = 0
-        self._line = 1
-        self.document = Document()
+        self._line = first_line
+        self.document = document
 
     def read(self) -> Document:
         self._blank(newlines=True)
@@ -185,7 +186,10 @@ class _Reader:
             if path in self.document.entries:
                 del self.document.entries[path]
             self.document.opened.setdefault(path, line)
+            begun = self._at
             self._members(path, until="}")
+            if self._text[begun : self._at - 1].isspace() or begun == self._at - 1:
+                self.document.emptied.append((line, path))
             return
         self.document.replace(path)
         if character == "[":
@@ -258,6 +262,27 @@ class _Reader:
         return text
 
 
-def read_hocon(text: str) -> Document:
-    """Return what `text` says; never raises: what cannot be read is in `Document.unknown`."""
-    return _Reader(text).read()
+def read_hocon(*texts: str) -> Document:
+    """Return what `texts` say, as one file of them all would; never raises: what was not read is in `unknown`.
+
+    Lines are counted on from text to text, each of which has one more than it has ends of lines.
+    """
+    document = Document()
+    line = 1
+    for text in texts:
+        _Reader(text, document, line).read()
+        line += text.count("\n") + 1
+    _note_objects_over_arrays(document)
+    return document
+
+
+def _note_objects_over_arrays(document: Document) -> None:
+    """Add to `unknown` where an array has become an object, or both at once: which of them stands is not guessed."""
+    children: dict[Path, dict[bool, int]] = {}  # is the key a number: line of the first such key
+    lines = {**document.opened, **{path: entry.line for path, entry in document.entries.items()}}
+    for path, line in lines.items():
+        if path:
+            children.setdefault(path[:-1], {}).setdefault(path[-1].isdecimal(), line)
+    mixed = [(keys[False], path) for path, keys in children.items() if len(keys) > 1]
+    emptied = [(line, path) for line, path in document.emptied if True in children.get(path, {})]
+    document.unknown += [(line, "an object in the place of an array") for line, _ in (*mixed, *emptied)]

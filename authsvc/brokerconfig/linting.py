@@ -9,7 +9,7 @@ from typing import Final
 
 from authsvc.brokerconfig.findings import Finding
 from authsvc.brokerconfig.installation import version_of
-from authsvc.brokerconfig.linters import emqx, mosquitto, nanomq, rabbitmq, vernemq
+from authsvc.brokerconfig.linters import emqx, goauth, mosquitto, nanomq, rabbitmq, vernemq
 from authsvc.brokerconfig.linters.sources import Source
 from authsvc.core.errors import InvalidInput
 
@@ -21,7 +21,7 @@ LINTERS: Final[Mapping[str, _Linter]] = {
     "vernemq": vernemq.lint,
     "rabbitmq": rabbitmq.lint,
     "nanomq": nanomq.lint,
-    "mosquitto-go-auth": mosquitto.lint_goauth,
+    "mosquitto-go-auth": goauth.lint,
     "mosquitto": mosquitto.lint,
 }
 
@@ -55,4 +55,11 @@ def _source(path: Path) -> Source:
         raise InvalidInput("invalid", f"cannot read `{path}`: {error.strerror}", field="broker-file") from None
     except UnicodeDecodeError:
         raise InvalidInput("invalid", f"`{path}` is not text in UTF-8", field="broker-file") from None
-    return Source(file=str(path), text=text, mode=stat.S_IMODE(status.st_mode))
+    return Source(file=str(path), text=text, mode=stat.S_IMODE(status.st_mode), beside=_beside(path))
+
+
+def _beside(path: Path) -> frozenset[str]:
+    try:
+        return frozenset(one.name for one in path.parent.iterdir() if one.suffix == ".conf")
+    except OSError:  # a folder that may be entered but not listed: what is in it was not seen
+        return frozenset({""})

@@ -442,7 +442,7 @@ def test_erlang_terms_of_rabbitmq_are_searched_and_the_rest_is_said_to_be_unread
     path.write_text(
         "[\n {rabbit, [{auth_backends, [rabbit_auth_backend_internal]}]},\n {rabbitmq_mqtt, [\n"
         "  {allow_anonymous, true}]},\n {rabbitmq_auth_backend_http, [\n  {http_method, get},\n"
-        "  {verify, verify_none}]}\n].\n"
+        "  {ssl_options, [{verify, verify_none}]}]}\n].\n"
     )
     assert [(one.line, one.severity) for one in lint("rabbitmq", [path])] == [
         (2, "unknown"),

@@ -1,8 +1,8 @@
-"""Mosquitto: behind the gate, and with the plugin mosquitto-go-auth (``key value`` lines).
+"""Mosquitto behind the gate (``key value`` lines), and what its linter shares with that of mosquitto-go-auth.
 
 Facts: mosquitto.conf(5) (since 2.0 no listener means loopback only, and allow_anonymous is false where there is one);
-iegomez/mosquitto-go-auth README.md and backends/http.go (verify_peer is false by default, superuser checks are on, the
-backends are asked in any order and one yes is enough).
+eclipse/mosquitto src/conf.c (1 is true; an option of a listener that stands above every `listener` opens the default
+one, on all addresses, and bind_address always speaks of that one): tried with 2.0.11.
 """
 
 from __future__ import annotations
@@ -14,19 +14,35 @@ from pathlib import PurePath
 from authsvc.brokerconfig.findings import Finding
 from authsvc.brokerconfig.installation import is_loopback
 from authsvc.brokerconfig.keyvalue import Line, Lines, read_mosquitto
-from authsvc.brokerconfig.linters.sources import Source, plaintext_listener
+from authsvc.brokerconfig.linters.sources import Source
 from authsvc.brokerconfig.linters.together import Together
 
-_OLD = (2,)
+OLD = (2,)
+_EVERY = "0.0.0.0"  # noqa: S104  # what is meant without an address
+PLUGINS = ("plugin", "auth_plugin", "global_plugin", "plugin_load")
 _PACKET_BYTES = 262_144  # limits.max_packet_bytes by default
 _RULES = ("topic", "pattern", "user")
+# conf.c, config__parse_args: one of these above every `listener` makes Mosquitto open its default listener.
+_TLS = frozenset(
+    {"cafile", "capath", "certfile", "keyfile", "tls_engine", "tls_keyform", "tls_engine_kpass_sha1", "ciphers"}
+    | {"ciphers_tls1.3", "dhparamfile", "psk_hint", "crlfile", "require_certificate"}
+)
+_OPENS_DEFAULT = _TLS | frozenset(
+    {"port", "bind_address", "bind_interface", "socket_domain", "max_connections", "max_qos", "mount_point", "protocol"}
+    | {"use_identity_as_username", "use_subject_as_username", "use_username_as_clientid"}
+)
+_OPENS_DEFAULT_PER_LISTENER = frozenset({"password_file", "psk_file", "allow_zero_length_clientid", *PLUGINS})
+_OPENS_NOTHING = frozenset({("protocol", "mqtt"), ("tls_keyform", "pem"), ("max_connections", "-1"), ("max_qos", "2")})
 
 
 @dataclass(slots=True, kw_only=True)
-class _Listener:
+class Listener:
+    """One listener, the line that opens it, and the options below that line."""
+
     source: Source
     line: int
     address: str | None  # None: a Unix socket
+    option: str = "listener"  # what opens it
     options: dict[str, Line] = field(default_factory=dict)
 
     @property
@@ -34,39 +50,67 @@ class _Listener:
         return self.address is not None and not is_loopback(self.address)
 
 
-def _read(sources: Sequence[Source]) -> list[tuple[Source, Lines]]:
+def yes(value: str | None) -> bool:
+    """Return whether Mosquitto reads `value` as true (conf.c, conf__parse_bool: the first word, `true` or `1`)."""
+    return value is not None and value.split(" ")[0] in {"true", "1"}
+
+
+def read_all(sources: Sequence[Source]) -> list[tuple[Source, Lines]]:
+    """Return the options of each file."""
     return [(source, read_mosquitto(source.text)) for source in sources]
 
 
-def _listeners(read: Sequence[tuple[Source, Lines]]) -> list[_Listener]:
-    """Return the listeners with the options that stand below each; ``port`` opens the one without a name."""
-    found: list[_Listener] = []
+def listeners_of(read: Sequence[tuple[Source, Lines]]) -> list[Listener]:
+    """Return the listeners with the options that stand below each, the default one first if anything opens it."""
+    found: list[Listener] = []
+    default: Listener | None = None
+    above: dict[str, Line] = {}  # options above every `listener`: the default one's
+    apart = yes(Together(read).value("per_listener_settings"))
     for source, lines in read:
         for option in lines.options:
-            if option.key in {"listener", "port"}:
-                words = option.value.split()
-                address = words[1] if len(words) > 1 else "0.0.0.0"  # noqa: S104  # what is meant without one
-                socket = bool(words) and words[0] == "0" and address.startswith("/")
-                found.append(_Listener(source=source, line=option.line, address=None if socket else address))
-            elif option.key in {"bind_address", "socket_domain", "bind_interface"} and found:
+            if option.key == "listener":
+                found.append(Listener(source=source, line=option.line, address=_address(option.value)))
+                continue
+            if option.key in {"port", "bind_address"} or (not found and _opens_default(option, apart=apart)):
+                default = default or Listener(
+                    source=source,
+                    line=option.line,
+                    address=_EVERY,
+                    option="listener" if option.key == "port" else option.key,
+                    options=above,
+                )
                 if option.key == "bind_address":
-                    found[-1].address = option.value
-            elif found:
-                found[-1].options[option.key] = option
-    return found
+                    default.address = option.value
+            opened = found[-1] if found else default
+            if opened and (option.key, option.value) == ("bind_interface", "lo"):
+                opened.address = "127.0.0.1"
+            (found[-1].options if found else above)[option.key] = option
+    return [default, *found] if default else found
 
 
-def _common(read: Sequence[tuple[Source, Lines]]) -> Iterator[Finding]:
-    folders = {PurePath(source.file).parent for source, _ in read}
+def _address(listener: str) -> str | None:
+    words = listener.split()
+    address = words[1] if len(words) > 1 else _EVERY
+    return None if words and words[0] == "0" and address.startswith("/") else address
+
+
+def _opens_default(option: Line, *, apart: bool) -> bool:
+    opens = option.key in _OPENS_DEFAULT or (apart and option.key in _OPENS_DEFAULT_PER_LISTENER)
+    switched = option.key.startswith(("use_", "require_"))
+    return opens and (option.key, option.value) not in _OPENS_NOTHING and (not switched or yes(option.value))
+
+
+def common(read: Sequence[tuple[Source, Lines]]) -> Iterator[Finding]:
+    """Yield what is to be said of any Mosquitto's files: what was not read, bridges, and secrets that all may read."""
     for source, lines in read:
         rules = [option for option in lines.options if option.key in _RULES and option.key != "user"]
-        if rules:
+        if rules and not any(option.key == "connection" for option in lines.options):  # a bridge has topics, too
             yield source.unknown(rules[0].line, rules[0].key, "a file of access rules, not a configuration")
         for number, why in lines.unknown:
             yield source.unknown(number, "syntax", why)
         for option in lines.options:
-            if option.key == "include_dir" and PurePath(option.value) not in folders - {PurePath(source.file).parent}:
-                yield source.unknown(option.line, "include_dir", "its files are not read: name them as well")
+            if option.key == "include_dir" and _unread(read, source, PurePath(option.value)):
+                yield source.unknown(option.line, "include_dir", "not all its files are read: name each as well")
             if option.key == "connection":
                 meaning = "what comes over a bridge is judged by nobody"
                 yield source.doubtful(option.line, "connection", meaning, "remove it unless you trust the other side")
@@ -74,14 +118,21 @@ def _common(read: Sequence[tuple[Source, Lines]]) -> Iterator[Finding]:
                 yield from source.secret(option.line, option.key)
 
 
+def _unread(read: Sequence[tuple[Source, Lines]], by: Source, folder: PurePath) -> bool:
+    """Return whether `folder`, included by the file `by`, may hold files (``*.conf``) that were not given."""
+    given = [source for source, _ in read if source is not by and PurePath(source.file).parent == folder]
+    names = {PurePath(source.file).name for source in (*given, by)}
+    return not given or any(not source.beside <= names for source in given)
+
+
 def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Finding]:
     """Yield what lets clients pass by the gate, or keeps the gate from its work."""
-    read = _read(sources)
-    yield from _common(read)
+    read = read_all(sources)
+    yield from common(read)
     files = Together(read)
-    listeners = _listeners(read)
-    old = bool(release) and release < _OLD
-    per_listener = files.value("per_listener_settings") == "true"
+    listeners = listeners_of(read)
+    old = bool(release) and release < OLD
+    per_listener = yes(files.value("per_listener_settings"))
     if not listeners and old:
         meaning = "without a listener Mosquitto before 2.0 is open on all addresses, to everybody"
         yield files.unsafe("listener", meaning, "listener 1884 127.0.0.1")
@@ -90,8 +141,7 @@ def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Findin
         yield from _behind(files, listener, scope if per_listener else None, old=old)
     for key, meaning in (
         ("acl_file", "it refuses what the gate has allowed"),
-        ("plugin", "a plugin refuses or changes what the gate has decided"),
-        ("auth_plugin", "a plugin refuses or changes what the gate has decided"),
+        *((key, "a plugin refuses or changes what the gate has decided") for key in PLUGINS),
         ("clientid_prefixes", "the gate's client ids are random: they are refused"),
     ):
         if files.value(key) is not None and not any(one.reachable for one in listeners):
@@ -103,7 +153,7 @@ def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Findin
             yield files.doubtful(key, meaning, f"at least {least}, or none")
 
 
-def _behind(files: Together, listener: _Listener, scope: dict[str, Line] | None, *, old: bool) -> Iterator[Finding]:
+def _behind(files: Together, listener: Listener, scope: dict[str, Line] | None, *, old: bool) -> Iterator[Finding]:
     def option(key: str) -> Line | None:
         if scope is not None:
             return scope.get(key)
@@ -111,95 +161,24 @@ def _behind(files: Together, listener: _Listener, scope: dict[str, Line] | None,
         return None if value is None else Line(key=key, value=value, line=files.line(key))
 
     anonymous = option("allow_anonymous")
-    open_to_all = anonymous.value == "true" if anonymous else old
+    open_to_all = yes(anonymous.value) if anonymous else old
     missing = [key for key in ("password_file", "acl_file") if option(key) is None]
     if listener.reachable:
         meaning = "clients on other machines pass by the gate and all its promises"
         if missing:
             meaning += f"; without {' and '.join(missing)} nothing stops them"
-        yield listener.source.unsafe(listener.line, "listener", meaning, "listener 1884 127.0.0.1, or a Unix socket")
+        if listener.option != "listener":
+            meaning = f"above every `listener` it opens one more, the default one on port 1883: {meaning}"
+        yield listener.source.unsafe(
+            listener.line, listener.option, meaning, "listener 1884 127.0.0.1, or a Unix socket"
+        )
         if open_to_all and anonymous:
             meaning = "on a listener that other machines reach: whoever comes may do everything"
-            yield listener.source.unsafe(anonymous.line, "allow_anonymous", meaning, "loopback or a Unix socket only")
+            source = files.source("allow_anonymous") if scope is None else listener.source
+            yield source.unsafe(anonymous.line, "allow_anonymous", meaning, "loopback or a Unix socket only")
     elif not open_to_all and "password_file" in missing:
         line = anonymous.line if anonymous else listener.line
         meaning = "the gate is not let in without a password"
         yield listener.source.doubtful(
             line, "allow_anonymous", meaning, "allow_anonymous true, or a password_file and mqtt.upstream_username"
         )
-
-
-def lint_goauth(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Finding]:
-    """Yield what is unsafe in a Mosquitto whose plugin mosquitto-go-auth asks authsvc."""
-    read = _read(sources)
-    yield from _common(read)
-    files = Together(read)
-    anonymous = files.value("allow_anonymous")
-    if anonymous == "true" or (anonymous is None and (not release or release < _OLD)):
-        meaning = "clients without a user name are let in" + files.by_default("allow_anonymous")
-        yield files.unsafe("allow_anonymous", meaning, "allow_anonymous false")
-    listeners = _listeners(read)
-    for listener in listeners:
-        if listener.reachable and not any(key in listener.options for key in ("certfile", "psk_file")):
-            yield plaintext_listener(listener.source, listener.line, "listener")
-    if files.value("per_listener_settings") == "true" and len(listeners) != 1:
-        meaning = "the plugin counts only for the listener that it stands below"
-        yield files.unsafe("per_listener_settings", meaning, "per_listener_settings false")
-    if files.value("auth_plugin") is None and files.value("plugin") is None:
-        yield files.unsafe("auth_plugin", "without the plugin authsvc is not asked", "auth_plugin …/go-auth.so")
-    for key in ("password_file", "acl_file", "psk_file"):
-        if files.value(key) is not None:
-            yield files.unsafe(key, "Mosquitto's own files decide beside authsvc", "remove it")
-    yield from _plugin(files)
-    yield from _asked(files)
-
-
-def _plugin(files: Together) -> Iterator[Finding]:
-    backends = {name.strip() for name in (files.value("auth_opt_backends") or "").split(",")}
-    if backends != {"http"}:
-        meaning = "one yes is enough, from any backend, in any order"
-        if "http" not in backends:
-            meaning = "authsvc is not among the backends"
-        yield files.unsafe("auth_opt_backends", meaning, "auth_opt_backends http")
-    if files.value("auth_opt_disable_superuser") != "true":
-        meaning = "whom a backend calls superuser is never asked for rights" + files.by_default(
-            "auth_opt_disable_superuser"
-        )
-        yield files.unsafe("auth_opt_disable_superuser", meaning, "auth_opt_disable_superuser true")
-    registered = files.value("auth_opt_http_register")
-    if registered is not None and not {"user", "acl"} <= {name.strip() for name in registered.split(",")}:
-        meaning = "only half of the question goes to authsvc"
-        yield files.unsafe("auth_opt_http_register", meaning, "auth_opt_http_register user, acl")
-    for key, meaning, instead in (
-        ("auth_opt_cache", "answers are kept, the refusal of a token that has become valid since too", "false"),
-        ("auth_opt_use_clientid_as_username", "authsvc is not told the user name", "false"),
-        ("auth_opt_check_prefix", "a client chooses by its user name who is asked", "false"),
-    ):
-        if files.value(key) == "true":
-            yield files.unsafe(key, meaning, f"{key} {instead}")
-    if files.value("auth_opt_log_level") == "debug":
-        yield files.unsafe("auth_opt_log_level", "passwords are logged", "auth_opt_log_level warn")
-
-
-def _asked(files: Together) -> Iterator[Finding]:
-    for key in ("auth_opt_http_getuser_uri", "auth_opt_http_aclcheck_uri"):
-        uri = files.value(key)
-        if uri is None:
-            yield files.unsafe(key, "this question is not asked", f"{key} /hooks/NAME/…")
-        elif not uri.startswith("/hooks/"):
-            yield files.doubtful(key, "the address is not one of authsvc's hooks", "/hooks/NAME/…")
-    method = files.value("auth_opt_http_method")
-    if method is not None and method.upper() != "POST":
-        yield files.unsafe("auth_opt_http_method", "proxies and logs keep more of it than of a POST", "POST")
-    host = files.value("auth_opt_http_host")
-    if host is not None and "@" in host:  # user and password before the host become Basic authentication
-        yield from files.source("auth_opt_http_host").secret(files.line("auth_opt_http_host"), "auth_opt_http_host")
-    if host is None:
-        yield files.unsafe("auth_opt_http_host", "authsvc is not asked", "auth_opt_http_host 127.0.0.1")
-    elif files.value("auth_opt_http_with_tls") == "true":
-        if files.value("auth_opt_http_verify_peer") != "true":
-            meaning = "whoever is in between answers for authsvc" + files.by_default("auth_opt_http_verify_peer")
-            yield files.unsafe("auth_opt_http_verify_peer", meaning, "auth_opt_http_verify_peer true")
-    elif not is_loopback(host.rpartition("@")[2]):
-        meaning = "passwords cross the network in the clear, and whoever is in between answers for authsvc"
-        yield files.unsafe("auth_opt_http_host", meaning, "authsvc on this machine, 127.0.0.1")

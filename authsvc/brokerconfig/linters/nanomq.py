@@ -163,6 +163,8 @@ def _listeners(source: Source, document: Document) -> Iterator[Finding]:
             yield source.unsafe(document.line("http_server", "password"), "http_server.password", meaning, "another")
         else:
             yield from source.secret(password.line, "http_server.password")
-    if document.has("bridges"):
-        meaning = "what comes over a bridge is judged by nobody"
-        yield source.doubtful(document.line("bridges"), "bridges", meaning, "remove it unless you trust the other side")
+    for path in (("bridges",), ("rules", "repub")):
+        if document.has(*path):
+            meaning = "what comes over a bridge, or from a rule, is judged by nobody"
+            instead = "remove it unless you trust the other side"
+            yield source.doubtful(document.line(*path), ".".join(path), meaning, instead)

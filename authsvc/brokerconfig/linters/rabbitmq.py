@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 
 from authsvc.brokerconfig.findings import Finding
 from authsvc.brokerconfig.keyvalue import read_cuttlefish
@@ -17,17 +18,29 @@ from authsvc.brokerconfig.linters.together import Together
 
 _PATHS = ("user", "vhost", "resource", "topic")
 _OTHER_PROTOCOLS = re.compile(
-    r"(listeners\.(?:tcp|ssl)|(?:stomp|web_stomp|amqp1_0|stream)\.[a-z_.]*listeners?[a-z_.]*)(\..+)?"
+    r"(listeners\.(?:tcp|ssl)|(?:stomp|amqp1_0|stream)\.[a-z_.]*listeners?[a-z_.]*|web_stomp\.(?:tcp|ssl))(\..+)?"
 )
-_OTHER_PLUGINS = ("rabbitmq_stomp", "rabbitmq_web_stomp", "rabbitmq_stream", "rabbitmq_amqp1_0", "rabbitmq_tracing")
-_PLUGINS = re.compile(r"\[\s*(rabbitmq_\w+\s*,?\s*)*\]\s*\.")
+_OTHER_PLUGINS = frozenset(
+    {"rabbitmq_stomp", "rabbitmq_web_stomp", "rabbitmq_stream", "rabbitmq_stream_management", "rabbitmq_amqp1_0"}
+    | {"rabbitmq_tracing"}
+)
+_HARMLESS_PLUGINS = ("rabbitmq_mqtt", "rabbitmq_auth_backend_http", "rabbitmq_management", "rabbitmq_prometheus")
+_PLUGINS = re.compile(r"\[(\s*'?\w+'?\s*,)*\s*'?\w+'?\s*\]\s*\.")
+_BACKEND = "rabbitmq_auth_backend_http"
+_BACKEND_READ = frozenset(
+    {"ssl_options", "ssl_hostname_verification", "http_method", "request_timeout", "connection_timeout"}
+)
 _LONGEST_CACHE_MS = 5_000
 
 
 def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Finding]:
     """Yield what is unsafe in the files of a RabbitMQ of this release; () is taken to be any."""
-    plugins = [source for source in sources if _PLUGINS.fullmatch(_bare(source.text))]
-    terms = [source for source in sources if source not in plugins and _bare(source.text).startswith("[")]
+    plugins = [
+        source
+        for source in sources
+        if _PLUGINS.fullmatch(_bare(source.text).strip()) or PurePath(source.file).name == "enabled_plugins"
+    ]
+    terms = [source for source in sources if source not in plugins and _bare(source.text).lstrip().startswith("[")]
     for source in plugins:
         yield from _plugins(source)
     for source in terms:
@@ -46,8 +59,8 @@ def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Findin
 
 
 def _bare(terms: str) -> str:
-    """Return Erlang terms without their comments."""
-    return re.sub(r"%[^\n]*", "", terms).strip()
+    """Return Erlang terms without their comments, in the same lines."""
+    return re.sub(r'("(?:\\.|[^"\\])*")|%[^\n]*', lambda match: match[1] or "", terms)
 
 
 def _anonymous(files: Together, release: tuple[int, ...]) -> Iterator[Finding]:
@@ -148,14 +161,17 @@ def _listeners(files: Together) -> Iterator[Finding]:
         yield files.doubtful(
             "mqtt.listeners.tcp", "open on all addresses, without TLS, by default", "an address, or none"
         )
-    ip = files.value("management.tcp.ip")
-    if ip is not None and reachable(f"{ip}:0"):
-        meaning = "who administers the broker shows his password in the clear"
-        yield files.unsafe("management.tcp.ip", meaning, "127.0.0.1, or management.ssl")
-    elif ip is None and files.value("management.tcp.port") is not None:
-        yield files.doubtful(
-            "management.tcp.port", "open on all addresses, without TLS", "management.tcp.ip = 127.0.0.1"
-        )
+    for key in ("web_mqtt.tcp.port", "web_mqtt.tcp.listener"):
+        if files.value(key) is not None and reachable(f"{files.value('web_mqtt.tcp.ip') or '0.0.0.0'}:0"):  # noqa: S104
+            yield plaintext_listener(files.source(key), files.line(key), key)
+    for where in ("management.tcp", "management.listener"):  # the second is the older name
+        ip = files.value(f"{where}.ip")
+        if ip is not None and reachable(f"{ip}:0"):
+            meaning = "who administers the broker shows his password in the clear"
+            yield files.unsafe(f"{where}.ip", meaning, "127.0.0.1, or management.ssl")
+        elif ip is None and files.value(f"{where}.port") is not None and not files.on(f"{where}.ssl"):
+            meaning = "open on all addresses, without TLS"
+            yield files.doubtful(f"{where}.port", meaning, f"{where}.ip = 127.0.0.1")
 
 
 def _users(files: Together) -> Iterator[Finding]:
@@ -172,27 +188,54 @@ def _users(files: Together) -> Iterator[Finding]:
 
 
 def _plugins(source: Source) -> Iterator[Finding]:
-    found = {match[0]: source.text.count("\n", 0, match.start()) + 1 for match in re.finditer(r"\w+", source.text)}
+    bare = _bare(source.text)
+    found = {match[0]: bare.count("\n", 0, match.start()) + 1 for match in re.finditer(r"\w+", bare)}
     for name in ("rabbitmq_auth_backend_http", "rabbitmq_mqtt"):
         if name not in found:
             yield source.unsafe(0, name, "without it authsvc is not asked", f"enable {name}")
-    for name in _OTHER_PLUGINS:
-        if name in found:
+    for name, line in found.items():
+        if name in _OTHER_PLUGINS:
             meaning = "another protocol or a copy of all messages: another way to what MQTT clients exchange"
-            yield source.unsafe(found[name], name, meaning, "disable it")
+            yield source.unsafe(line, name, meaning, "disable it")
+        elif name == "rabbitmq_web_mqtt":
+            meaning = "MQTT over WebSockets is open on all addresses, without TLS, by default"
+            yield source.doubtful(line, name, meaning, "web_mqtt.tcp.ip = 127.0.0.1, or disable it")
+        elif not name.startswith(_HARMLESS_PLUGINS):
+            meaning = "a plugin may carry messages past the check, or keep answers"
+            yield source.doubtful(line, name, meaning, "disable it unless it is meant")
 
 
 def _advanced(source: Source) -> Iterator[Finding]:
-    for number, raw in enumerate(source.text.splitlines(), 1):
-        line = raw.partition("%")[0]
-        if re.search(r"\{\s*allow_anonymous\s*,\s*true", line):
-            yield source.unsafe(number, "allow_anonymous", "clients without a user name are let in", "false")
-        if re.search(r"\{\s*verify\s*,\s*verify_none", line):
-            yield source.unsafe(number, "verify", "whoever is in between answers for authsvc", "verify_peer")
-        if re.search(r"\{\s*http_method\s*,\s*get", line):
-            yield source.unsafe(number, "http_method", "a GET puts passwords into URLs and logs", "post")
-        if re.search(r"rabbit_auth_backend_(?!http\b)\w+", line):
-            yield source.unsafe(number, "auth_backends", "whom authsvc refuses another may let in", "http alone")
-        application = re.search(r"\{\s*(rabbit\w*)\s*,\s*\[", line)
-        if application and application[1] != "rabbitmq_auth_backend_http":
-            yield source.unknown(number, application[1], "settings in Erlang terms are not read")
+    """Yield what Erlang terms set: the HTTP backend's TLS is read, everything else is not, and said to be unread."""
+    bare = _bare(source.text).replace("'", " ")  # '…' around an atom says nothing
+    for pattern, option, meaning, instead in (
+        (r"\{\s*allow_anonymous\s*,\s*true", "allow_anonymous", "clients without a user name are let in", "false"),
+        (r"\{\s*verify\s*,\s*verify_none", "verify", "whoever is in between answers for authsvc", "verify_peer"),
+        (r"\{\s*http_method\s*,\s*get", "http_method", "a GET puts passwords into URLs and logs", "post"),
+        (
+            r"rabbit_auth_backend_(?!http\b)\w+|\bauth_backends\s*,\s*\[[^\]]*\binternal\b",
+            "auth_backends",
+            "whom authsvc refuses another may let in",
+            "http alone",
+        ),
+    ):
+        for match in re.finditer(pattern, bare):
+            yield source.unsafe(bare.count("\n", 0, match.end()) + 1, option, meaning, instead)
+    for position, path in _tuples(bare):
+        line = bare.count("\n", 0, position) + 1
+        if len(path) == 1 and path[0] != _BACKEND:
+            yield source.unknown(line, path[0], "settings in Erlang terms are not read")
+        elif len(path) == 2 and path[0] == _BACKEND and path[1] not in _BACKEND_READ:
+            yield source.unknown(line, path[1], "settings in Erlang terms are not read")
+
+
+def _tuples(terms: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the position of each ``{name, …}`` of the two outermost layers, and the names down to its own."""
+    names: list[str] = []
+    for match in re.finditer(r'"(?:\\.|[^"\\])*"|\{\s*(\w*)|\}', terms):
+        if match[0].startswith("{"):
+            names.append(match[1])
+            if len(names) <= 2:
+                yield match.start(), list(names)
+        elif match[0] == "}" and names:
+            names.pop()

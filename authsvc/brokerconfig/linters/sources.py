@@ -15,11 +15,15 @@ _READABLE_BY_OTHERS = 0o004
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One file: the name to show, its text, and its permission bits (None: unknown)."""
+    """One file: the name to show, its text, its permission bits (None: unknown), and the names of those beside it.
+
+    `beside` are the files that a broker which includes its folder reads with it (``*.conf``), its own name included.
+    """
 
     file: str
     text: str
     mode: int | None = None
+    beside: frozenset[str] = frozenset()
 
     def finding(self, severity: Severity, line: int, option: str, meaning: str, instead: str) -> Finding:
         """Return a finding about this file."""

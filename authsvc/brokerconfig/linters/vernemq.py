@@ -15,7 +15,10 @@ from authsvc.brokerconfig.linters.sources import TRUE, Source, hook_url, plainte
 from authsvc.brokerconfig.linters.together import Together
 from authsvc.brokerconfig.rendering import VERNEMQ_HOOKS
 
-_NETSPLIT = tuple(f"allow_{what}_during_netsplit" for what in ("register", "publish", "subscribe"))
+_NETSPLIT = (
+    *(f"allow_{what}_during_netsplit" for what in ("register", "publish", "subscribe")),
+    "trade_consistency",  # the same in one word, in older versions
+)
 _OTHERS_DECIDE = ("vmq_passwd", "vmq_acl")  # on unless they are turned off
 
 
@@ -30,6 +33,10 @@ def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Findin
         if files.on(key):
             meaning = "a node that does not see the others takes a client that is connected there"
             yield files.source(key).unsafe(files.line(key), key, meaning, f"{key} = off")
+    for source, option, _ in files.matching(r"(listener\..*\.)?allow_multiple_sessions"):
+        if option.value.lower() in TRUE:
+            meaning = "several connections have one client id: authsvc knows one of them, and judges all by its grant"
+            yield source.unsafe(option.line, option.key, meaning, "off")
 
 
 def _plugins(files: Together) -> Iterator[Finding]:
