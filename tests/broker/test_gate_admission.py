@@ -1,0 +1,105 @@
+"""What happens while an admission waits for the broker: the client goes, the link ends, the footing changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from authsvc.core.facts import Kind, Name
+from authsvc.core.reasons import Reason
+from broker.limits import Limits
+from broker.upstream import Link, Upstream
+from tests.broker.gate_rig import Rig, rig_on
+from tests.broker.upstreams import embedded
+
+UNAVAILABLE = 3
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with embedded() as running:
+        yield running
+
+
+@pytest.fixture
+async def rig(upstream: Upstream) -> AsyncIterator[Rig]:
+    async with rig_on(upstream) as running:
+        yield running
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(2):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_client_that_has_gone_gets_no_session_although_the_broker_was_reached(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancellation may be lost: `asyncio.wait_for` of Python 3.11 prefers a result that comes at that moment."""
+    connect = upstream.connect
+    links: list[Link] = []
+
+    async def deaf(owner, upstream_id: str, *, clean: bool, **hello) -> Link:
+        links.append(await connect(owner, upstream_id, clean=clean, **hello))
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            return links[0]
+
+    monkeypatch.setattr(upstream, "connect", deaf)
+    client = await rig.open()
+    connecting = asyncio.create_task(client.connect("a", "a", clean=False))
+    await until(lambda: links)
+    connecting.cancel()
+    client.cut()
+    await until(lambda: not rig.gate.admission.tasks)
+    assert rig.service.sessions.find("t", thing="a") == []
+    async with asyncio.timeout(2):
+        await links[0].wait_closed()
+    monkeypatch.setattr(upstream, "connect", connect)
+    await (await rig.client("a", clean=False)).ping()
+
+
+async def test_a_link_that_ended_before_the_connack_is_no_session(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker accepted and hung up: the client hears that the broker is unavailable, not yes."""
+    connect = upstream.connect
+
+    async def hangs_up(owner, upstream_id: str, *, clean: bool, **hello) -> Link:
+        link = await connect(owner, upstream_id, clean=clean, **hello)
+        link.abort()
+        await link.wait_closed()
+        return link
+
+    monkeypatch.setattr(upstream, "connect", hangs_up)
+    client = await rig.open()
+    assert await client.connect("a", "a", clean=False) == UNAVAILABLE
+    assert [refusal.reason for refusal in rig.service.refused] == [Reason.BROKER_UNAVAILABLE]
+    assert rig.service.sessions.find("t", thing="a") == []
+    monkeypatch.setattr(upstream, "connect", connect)
+    await (await rig.client("a", clean=False)).ping()
+
+
+async def test_an_admission_that_begins_anew_waits_for_the_store_again(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal for lack of time names what was waited for last, not what an earlier attempt had waited for."""
+    async with rig_on(upstream, limits=Limits(admission_s=0.4)) as rig:
+        connect = upstream.connect
+
+        async def overtaken(owner, upstream_id: str, *, clean: bool, **hello) -> Link:
+            link = await connect(owner, upstream_id, clean=clean, **hello)
+            rig.service.feed.touch(Name(Kind.THING, "t", "a"))
+            rig.service.may_admit.clear()
+            return link
+
+        monkeypatch.setattr(upstream, "connect", overtaken)
+        client = await rig.open()
+        assert await client.connect("a", "a", clean=False) == UNAVAILABLE
+        assert [refusal.reason for refusal in rig.service.refused] == [Reason.STORE_UNAVAILABLE]
+        assert rig.service.refused[0].detail.endswith("it waits for the store")
+        assert rig.service.admissions == 2
