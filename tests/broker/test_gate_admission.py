@@ -103,3 +103,25 @@ async def test_an_admission_that_begins_anew_waits_for_the_store_again(
         assert [refusal.reason for refusal in rig.service.refused] == [Reason.STORE_UNAVAILABLE]
         assert rig.service.refused[0].detail.endswith("it waits for the store")
         assert rig.service.admissions == 2
+
+
+async def test_the_end_of_a_link_that_was_not_taken_says_nothing_of_the_next(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the admission rests on changed while the broker was reached: that link is let go, the next is good."""
+    connect = upstream.connect
+    links: list[Link] = []
+
+    async def once_overtaken(owner, upstream_id: str, *, clean: bool, **hello) -> Link:
+        links.append(await connect(owner, upstream_id, clean=clean, **hello))
+        if len(links) == 1:
+            rig.service.feed.touch(Name(Kind.THING, "t", "a"))
+        return links[-1]
+
+    monkeypatch.setattr(upstream, "connect", once_overtaken)
+    client = await rig.client("a", clean=False)
+    assert len(links) == rig.service.admissions == 2
+    async with asyncio.timeout(2):
+        await links[0].wait_closed()
+    await client.ping()
+    assert rig.service.refused == []
