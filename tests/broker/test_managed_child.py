@@ -279,6 +279,22 @@ async def test_a_line_without_an_end_costs_no_memory(tmp_path):
     assert [len(entry["line"]) for entry in logs] == [managed.LINE_MOST]
 
 
+async def test_what_it_says_with_its_last_breath_is_logged(tmp_path):
+    """The pipe may hold more than was read when the process has gone."""
+    speaks = "trap '(sleep 0.2; echo saved it) & exit' TERM; touch serves; while :; do sleep 0.05; done"
+    with structlog.testing.capture_logs() as logs:
+        async with started(Scripted(tmp_path, ("/bin/sh", "-c", speaks))):
+            pass
+    assert [entry["line"] for entry in logs if entry["event"] == "managed_broker_says"] == ["saved it"]
+
+
+async def test_the_words_of_one_that_did_not_start_are_all_waited_for(tmp_path):
+    """Why it could not start is what it says last."""
+    scripted = Scripted(tmp_path, ("/bin/sh", "-c", "(sleep 0.2; echo port in use) & exit 3"))
+    with pytest.raises(BrokerNotStarted, match="status 3: port in use"):
+        await scripted.child.start()
+
+
 # --- its lock --------------------------------------------------------------------------------------------------------
 
 

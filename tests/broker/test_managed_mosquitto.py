@@ -128,6 +128,20 @@ async def test_stop_ends_it(data):
     assert not alive(pid)
 
 
+async def test_it_is_stopped_after_the_last_connection_has_gone(upstream, monkeypatch):
+    """What the gate sends at the end, it still gets; and nobody takes its end for a broker that was lost."""
+    _, owner = await connected(upstream)
+    stop, seen = upstream.child.stop, []
+
+    async def noted():
+        seen.append((upstream.child.serves, upstream.reachable, len(owner.closed)))
+        await stop()
+
+    monkeypatch.setattr(upstream.child, "stop", noted)
+    await upstream.stop()
+    assert seen == [(True, False, 1)]
+
+
 PARENT = """
 import asyncio, sys
 from pathlib import Path

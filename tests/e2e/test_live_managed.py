@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from authsvc.core.credentials import WillMessage
 from authsvc.upstreams import has_rumqttd
 from broker.managed.mosquitto import find_mosquitto
 from tests.broker.raw_client import RawClient, close_all
@@ -46,10 +47,18 @@ async def gone(pid: int) -> None:
 
 
 def app_token(service: LiveService) -> str:
+    return _minted(service, "app-tokens", {"name": "t", "thing_definition": "thing"})
+
+
+def ground_token(service: LiveService) -> str:
+    return _minted(service, "grounds/default/tokens", {"name": "r", "access": "read"})
+
+
+def _minted(service: LiveService, where: str, body: dict[str, str]) -> str:
     answer = httpx.post(
-        f"{service.url}/v1/tenants/default/app-tokens",
+        f"{service.url}/v1/tenants/default/{where}",
         headers={"Authorization": f"Bearer {service.key}"},
-        json={"name": "t", "thing_definition": "thing"},
+        json=body,
         trust_env=False,
     )
     return str(answer.json()["token"])
@@ -95,6 +104,24 @@ async def test_a_session_and_its_queue_survive_a_restart_of_everything(tmp_path)
         address = ("127.0.0.1", service.port)
         thing = await RawClient.connected(address, "s1", token, username="s1", clean=False)
         assert thing.session_present
+        await close_all()
+
+
+async def test_the_broker_keeps_the_wills_that_the_end_of_the_service_sends(tmp_path):
+    """SIGTERM: the gate says farewell for its clients, and only then the broker is told to save and go."""
+    installed("mosquitto")
+    options, topic = ("--broker", "mosquitto", "--config", config(tmp_path)), "default/default/s1/state/gone"
+    with live_service(tmp_path, *options) as service:
+        token, address = ground_token(service), ("127.0.0.1", service.port)
+        reader = await RawClient.connected(address, "reader", token, clean=False)
+        assert await reader.subscribe((topic, 1)) == [1]
+        await reader.disconnect()
+        will = WillMessage(topic=topic, payload=b"bye", qos=1, retain=False)
+        await RawClient.connected(address, "s1", app_token(service), username="s1", will=will)
+    with live_service(tmp_path, *options) as service:
+        reader = await RawClient.connected(("127.0.0.1", service.port), "reader", token, clean=False)
+        assert reader.session_present
+        assert (await reader.delivery(2)).payload == b"bye"
         await close_all()
 
 
