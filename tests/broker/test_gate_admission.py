@@ -125,3 +125,16 @@ async def test_the_end_of_a_link_that_was_not_taken_says_nothing_of_the_next(
         await links[0].wait_closed()
     await client.ping()
     assert rig.service.refused == []
+
+
+async def test_what_changed_in_the_queue_for_the_lock_leaves_no_upstream_session(rig: Rig) -> None:
+    """Two of one client id: when the second is let in its token is no longer good, and nothing was written for it."""
+    queued = rig.service.sessions.lock("thing/t/a", "a", broker=rig.gate.name)
+    client = await rig.open()
+    async with queued:
+        connecting = asyncio.create_task(client.connect("a", "a", clean=False))
+        await until(lambda: rig.service.admissions)
+        del rig.service.rules["a"]
+        rig.service.feed.touch(Name(Kind.THING, "t", "a"))
+    assert await connecting == 4
+    assert rig.service.rows == {}
