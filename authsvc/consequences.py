@@ -67,6 +67,10 @@ TABLE: dict[tuple[Kind, str], End | str] = {
 }
 
 
+# A change that wipes is one of these, but not each of them does.
+WIPING_OPS = frozenset(op for (_, op), effect in TABLE.items() if isinstance(effect, End)) | {"ended"}
+
+
 def wipes(change: Change) -> bool:
     """Return whether the change ends the sessions that rest on its record with all that is kept for them."""
     if change.name.kind is Kind.SECRET:

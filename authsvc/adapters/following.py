@@ -11,11 +11,11 @@ import structlog
 from authsvc.adapters.held import digest
 from authsvc.adapters.management import ManagementUnavailable
 from authsvc.adapters.restoring import admitted_again
-from authsvc.consequences import wipes
+from authsvc.consequences import WIPING_OPS, wipes
 from authsvc.core.errors import StoreUnavailable
-from authsvc.core.facts import Change, Kind, Refusal
+from authsvc.core.facts import Change, Kind, Name, Refusal
 from authsvc.core.reasons import Reason
-from authsvc.sessions import Session
+from authsvc.sessions import Session, tenant_name
 from authsvc.store.attached import AttachedSession
 
 if TYPE_CHECKING:
@@ -43,10 +43,13 @@ class Following:
     async def restore(self) -> None:
         """Open the sessions of the clients that were connected when the service ended.
 
-        Whoever may not be connected any more, or was told what is no longer right, is kicked. Raises StoreUnavailable.
+        Whoever may not be connected any more, or was told what is no longer right, is kicked; so is whoever was to be
+        wiped, connected or not, and may not have been. Raises StoreUnavailable.
         """
         rows = self._attached.rows
         await rows.load()
+        for row in await self._not_wiped():
+            self._kick(row, wipe=True)
         for row in rows:
             self._attached.subscribed.restored(row.client_id)
         here = await self._clients(LIST_AT_START_S)
@@ -101,6 +104,20 @@ class Following:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._sweep_forever(), name=f"sweeps of {self._attached.name}")
             tasks.create_task(self._flush_forever(), name=f"rows of {self._attached.name}")
+
+    async def _not_wiped(self) -> list[AttachedSession]:
+        """Return the rows of clients whose sessions a change ended for good since they connected.
+
+        Who was wiped has no row any more, or that of a later CONNECT; but a kick is owed in memory only, and by now the
+        thing that was blocked may be active again: nothing else remembers it.
+        """
+        rows = list(self._attached.rows)
+        if self._attached.kicks is None or not rows:
+            return []
+        first_us = min(row.since_us for row in rows)
+        changes = await self._attached.service.store.changes_since(first_us, WIPING_OPS)
+        wiped_us = {_wiped_by(change): change.at_us for change in changes if wipes(change)}
+        return [row for row in rows if any(wiped_us.get(name, -1) >= row.since_us for name in _rests_on(row))]
 
     async def _restore_all(self, rows: list[AttachedSession]) -> None:
         for start in range(0, len(rows), AT_ONCE):
@@ -172,3 +189,16 @@ class Following:
         while True:
             await asyncio.sleep(SWEEP_S)
             await self.sweep()
+
+
+def _rests_on(row: AttachedSession) -> list[Name]:
+    """Return the records whose end wipes what the broker keeps for the row's client."""
+    names = [tenant_name(row.tenant), Name(Kind.TOKEN, row.tenant, row.token_id)]
+    names.append(Name(Kind.SECRET, row.tenant, row.secret_id))
+    if row.thing:
+        names.append(Name(Kind.THING, row.tenant, row.thing))
+    return names
+
+
+def _wiped_by(change: Change) -> Name:
+    return tenant_name(change.name.key) if change.name.kind is Kind.TENANT else change.name

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -286,6 +287,10 @@ class Store:
             # Positions have no gaps here: a commit takes them in order, and a rollback gives them back.
             raise StoreUnavailable(f"changes {position + 1} to {rows[0][0] - 1} are no longer kept: start again")
         return changes_of(rows)
+
+    async def changes_since(self, at_us: int, ops: Iterable[str]) -> Sequence[Change]:
+        """Return the changes of these kinds since then that are still kept, oldest first; they are for a day."""
+        return changes_of(await self.database.read("changes_since", at_us=at_us, ops=json.dumps(sorted(ops))))
 
     def reader_passed(self, reader: str, position: int) -> None:
         """Note how far a reader of changes has come; rows older than a day that all have passed are deleted."""

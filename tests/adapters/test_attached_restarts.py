@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from authsvc.adapters.attached import SETTLED_US
 from authsvc.core.errors import StoreReadOnly
-from authsvc.core.facts import Effect, Rule, RuleAction, ThingState
+from authsvc.core.facts import Effect, Rule, RuleAction, TenantState, ThingState
 from authsvc.core.reasons import Reason
 from authsvc.store import Store
 from tests.adapters.conftest import HookWorld, Restart
@@ -48,6 +50,66 @@ async def test_who_was_revoked_while_the_service_was_down_is_kicked_at_its_start
     assert sorted(world.rest.kicked_ids()) == ["c1", "c2"]
     assert world.attached().session("c3") is not None
     await world.until(lambda: world.attached().rows.get("c1") is None)
+
+
+async def _undone(store: Store, ending: str) -> None:
+    """Do what wipes a session, and what lets its client connect again."""
+    if ending == "thing blocked":
+        await store.things.update(T, "gw1", state=ThingState.BLOCKED)
+        await store.things.update(T, "gw1", state=ThingState.ACTIVE)
+    elif ending == "tenant suspended":
+        await store.tenants.update(T, state=TenantState.SUSPENDED)
+        await store.tenants.update(T, state=TenantState.ACTIVE)
+    elif ending == "thing deleted":
+        await store.things.delete(T, "gw1")
+        await store.things.create(T, "gw1")
+    else:
+        await store.things.reset_client_id(T, "gw1")
+
+
+UNDONE = ("thing blocked", "tenant suspended", "thing deleted", "client id reset")
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["connected", "away"])
+@pytest.mark.parametrize("ending", UNDONE)
+async def test_what_was_to_be_wiped_before_a_crash_is_wiped_after_it(
+    bare: HookWorld, restart: Restart, ending: str, away: bool
+) -> None:
+    """Committed, and killed before the broker was told: that it was undone by then makes it no other session."""
+    _, secret = await bare.app_token()
+    await bare.authn(secret, "gw1")
+    if away:
+        bare.clock.move(SETTLED_S)
+        bare.rest.connected.discard("c1")
+        bare.rest.kept.add("c1")
+        await bare.attached().gone("c1", keeps_session=True)
+        await bare.attached().rows.flush()
+    world = await restart(meanwhile=lambda store: _undone(store, ending))
+    assert world.attached().session("c1") is None
+    await world.rest.until_kicked(1)
+    await world.until(lambda: world.attached().rows.get("c1") is None)
+    assert (await world.authn(secret, "gw1"))["result"] == "allow"
+    last = await restart(crash=True)
+    assert last.attached().session("c1") is not None
+    assert last.rest.kicked_ids() == ["c1"]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["ended", "killed"])
+async def test_a_kick_that_the_broker_did_not_take_is_owed_over_a_restart(
+    bare: HookWorld, restart: Restart, crash: bool
+) -> None:
+    """Its management was away while the thing was blocked, and came back after it was active again."""
+    _, secret = await bare.app_token()
+    await bare.authn(secret, "gw1")
+    bare.rest.down = True
+    for state in ("blocked", "active"):
+        assert (await bare.call("PATCH", f"/v1/tenants/{T}/things/gw1", json={"state": state})).status_code == 200
+    assert bare.attached().session("c1") is None
+    world = await restart(crash=crash)
+    assert world.attached().session("c1") is None
+    world.rest.down = False
+    await world.rest.until_kicked(1)
+    assert world.rest.kicked_ids() == ["c1"]
 
 
 async def test_rights_that_changed_while_the_service_was_down_end_what_was_told(

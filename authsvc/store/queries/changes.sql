@@ -17,6 +17,13 @@ WHERE position > :position
 ORDER BY position
 LIMIT :rows;
 
+-- name: changes_since(at_us, ops)
+-- Those of the last day, as a rule; :ops is a JSON list.
+SELECT position, at_us, kind, tenant, key, op, detail
+FROM changes
+WHERE at_us >= :at_us AND op IN (SELECT value FROM json_each(:ops))
+ORDER BY position;
+
 -- name: change_range()
 -- The oldest and the newest position that are kept; the newest row is never deleted.
 SELECT coalesce(min(position), 0), coalesce(max(position), 0) FROM changes;
