@@ -116,6 +116,7 @@ class Admission:
         """Take the session over and open it, under its lock; return False when the admission must start again."""
         gate = self._gate
         sessions = gate.service.sessions
+        await gate.delayed_wills.judge(admitted)
         upstream = await gate.service.upstream_session(admitted)
         if isinstance(upstream, Refusal):
             connection.refused(upstream, request)
@@ -164,9 +165,7 @@ class Admission:
             opened = True
             if connection.keeps_session:
                 gate.service.session_entered(upstream_id, expiry_s=admitted.session_expiry_s)
-            gate.delayed_wills.reconnected(
-                admitted.principal, admitted.client_id, admitted.grant, resumes=not admitted.clean_start
-            )
+            gate.delayed_wills.reconnected(admitted)
             return True
         finally:
             if not (opened or connection.is_open):

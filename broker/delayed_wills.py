@@ -17,7 +17,7 @@ from authsvc.core.errors import StoreUnavailable, UpstreamUnavailable
 from authsvc.core.facts import Refusal
 from authsvc.core.policy import Action, Grant
 from authsvc.core.reasons import Reason
-from authsvc.sessions import Session
+from authsvc.sessions import Admitted, Session
 
 if TYPE_CHECKING:
     from broker.connection import ClientConnection
@@ -35,7 +35,7 @@ Key = tuple[str, str]
 class _Held:
     """One will that waits."""
 
-    __slots__ = ("peer", "session", "size", "task", "timer", "upstream_id", "will")
+    __slots__ = ("judged", "peer", "session", "size", "task", "timer", "upstream_id", "will")
 
     def __init__(self, session: Session, upstream_id: str, will: WillMessage, peer: str) -> None:
         self.session = session
@@ -43,6 +43,7 @@ class _Held:
         self.will = will
         self.peer = peer
         self.size = len(will.payload) + len(will.properties) + 4 * len(will.topic)
+        self.judged = False  # by a client that is coming back, and found to be of a session that is not wiped
         self.timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
 
@@ -83,10 +84,34 @@ class DelayedWills:
         held.timer = self._gate.loop.call_later(after_s, self._fire, key, held, ATTEMPTS)
         return True
 
-    def reconnected(self, principal: str, client_id: str, grant: Grant, *, resumes: bool) -> None:
+    async def judge(self, admitted: Admitted) -> None:
+        """Drop the will of a session that was wiped, before the CONNECT that begins a new one makes the row its own.
+
+        Called under the session's lock. Where the store cannot say, a will is not sent for that CONNECT.
+        """
+        key = (admitted.principal, admitted.client_id)
+        held = self._held.get(key)
+        if held is None or not admitted.clean_start:
+            return
+        try:
+            outcome = await self._gate.service.grant_of_ended(held.session, held.upstream_id)
+        except StoreUnavailable:
+            held.judged = False
+            return
+        held.judged = not isinstance(outcome, Refusal)
+        if isinstance(outcome, Refusal) and self._held.get(key) is held:
+            self._drop(key)
+            self._not_sent(held, outcome.reason)
+
+    def reconnected(self, admitted: Admitted) -> None:
         """The client is back: its will is dropped where the session goes on, and sent where it ended (3.1.3.2.2)."""
-        held = self._drop((principal, client_id))
-        if held is not None and not resumes and self._may_send(held, grant):
+        held = self._drop((admitted.principal, admitted.client_id))
+        if held is None or not admitted.clean_start:
+            return
+        feed = self._gate.service.feed
+        if not held.judged or feed.touched_since(admitted.position, held.session.footing, admitted.own_changes):
+            self._not_sent(held, Reason.KICKED)  # what it rested on may have ended since it was judged
+        elif self._may_send(held, admitted.grant):
             self._run(self._publish(held))
 
     async def close(self) -> None:
@@ -131,14 +156,12 @@ class DelayedWills:
             return
         self._drop(key)
         if isinstance(outcome, Refusal):
-            log.info(
-                "delayed_will_dropped",
-                client_id=held.session.client_id,
-                peer=held.peer,
-                reason=outcome.reason.value,
-            )
+            self._not_sent(held, outcome.reason)
         elif self._may_send(held, outcome):
             await self._publish(held)
+
+    def _not_sent(self, held: _Held, reason: Reason) -> None:
+        log.info("delayed_will_dropped", client_id=held.session.client_id, peer=held.peer, reason=reason.value)
 
     def _may_send(self, held: _Held, grant: Grant) -> bool:
         """A will is a publish: judged by the grant of this moment."""

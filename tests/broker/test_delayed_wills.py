@@ -32,10 +32,15 @@ class Rig:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.away = False
+        self.touched = False
         self.carries = True
         gate = SimpleNamespace(
             loop=asyncio.get_running_loop(),
-            service=SimpleNamespace(grant_of_ended=self._grant, denied=lambda *told: self.denied.append(told[2])),
+            service=SimpleNamespace(
+                grant_of_ended=self._grant,
+                denied=lambda *told: self.denied.append(told[2]),
+                feed=SimpleNamespace(touched_since=lambda position, footing, own: self.touched),
+            ),
             upstream=SimpleNamespace(
                 publish=self._publish, capabilities=SimpleNamespace(carries=lambda _: self.carries)
             ),
@@ -58,13 +63,64 @@ class Rig:
 
     def take(self, client_id="c", will=WILL, *, reason=Reason.CONNECTION_LOST, expiry_s: int | None = None) -> bool:
         connection = SimpleNamespace(terms=SimpleNamespace(session_expiry_s=expiry_s), upstream_id="u", peer="p")
-        session = SimpleNamespace(principal="thing/t/a", client_id=client_id)
+        session = SimpleNamespace(principal="thing/t/a", client_id=client_id, footing=frozenset())
         return self.wills.take(connection, session, will, reason)
 
     async def settle(self) -> None:
         async with asyncio.timeout(3):
             while self.wills._tasks:
                 await asyncio.sleep(0.001)
+
+
+def coming(client_id: str = "c", *, clean_start: bool = False) -> SimpleNamespace:
+    """Return the admission of a client that is back."""
+    return SimpleNamespace(
+        principal="thing/t/a",
+        client_id=client_id,
+        grant=grant_of("a"),
+        clean_start=clean_start,
+        position=0,
+        own_changes=frozenset(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "touched", "sent"),
+    [
+        (grant_of("a"), False, 1),
+        (Refusal(reason=Reason.KICKED), False, 0),
+        (StoreUnavailable("away"), False, 0),
+        (grant_of("a"), True, 0),
+    ],
+    ids=["alive", "wiped", "nobody can say", "changed since"],
+)
+async def test_a_clean_start_sends_what_was_judged_and_is_still_right(outcome, touched, sent):
+    """The row that tells whether the session was wiped is the new one's from then on."""
+    rig = Rig()
+    rig.outcomes, rig.touched = [outcome], touched
+    rig.take()
+    back = coming(clean_start=True)
+    await rig.wills.judge(back)
+    rig.wills.reconnected(back)
+    await rig.settle()
+    assert (rig.asked, len(rig.sent), len(rig.wills)) == (1, sent, 0)
+
+
+async def test_a_will_is_judged_again_for_each_connect_that_begins_a_new_session():
+    """One that failed after it found the session alive says nothing to the next; one that resumes asks nothing."""
+    rig = Rig()
+    rig.take()
+    back = coming(clean_start=True)
+    rig.outcomes = [grant_of("a"), StoreUnavailable("away")]
+    await rig.wills.judge(back)
+    await rig.wills.judge(back)
+    rig.wills.reconnected(back)
+    await rig.settle()
+    assert (rig.asked, rig.sent) == (2, [])
+    rig.take()
+    await rig.wills.judge(coming())
+    await rig.wills.judge(coming("other", clean_start=True))
+    assert (rig.asked, len(rig.wills)) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +149,11 @@ async def test_what_waits_is_bounded_in_bytes_and_what_has_gone_makes_room(monke
     assert rig.take("c1", large)
     assert rig.take("c2", large)
     assert not rig.take("c3", large)
-    rig.wills.reconnected("thing/t/a", "c1", grant_of("a"), resumes=True)
+    rig.wills.reconnected(coming("c1"))
     assert rig.take("c3", large)
     assert not rig.take("c1", large)
     assert len(rig.wills) == 2
-    rig.wills.reconnected("thing/t/a", "c3", grant_of("a"), resumes=True)
+    rig.wills.reconnected(coming("c3"))
     for _ in range(5):  # each in place of the one before
         assert rig.take("c2", replace(large, payload=bytes(100)))
     assert rig.take("c3", large)
@@ -114,7 +170,7 @@ async def test_a_will_that_was_replaced_or_dropped_never_fires(monkeypatch):
     assert rig.take(will=WILL)
     assert held.timer.cancelled()
     held = rig.wills._held["thing/t/a", "c"]
-    rig.wills.reconnected("thing/t/a", "c", grant_of("a"), resumes=True)
+    rig.wills.reconnected(coming("c"))
     assert held.timer.cancelled()
 
 
@@ -149,7 +205,7 @@ async def test_who_comes_back_while_the_store_is_asked_decides_what_becomes_of_t
     rig.may_answer.clear()
     fire(rig)
     await asyncio.sleep(0)
-    rig.wills.reconnected("thing/t/a", "c", grant_of("a"), resumes=True)
+    rig.wills.reconnected(coming("c"))
     rig.take(will=replace(WILL, payload=b"next"))
     rig.may_answer.set()
     await rig.settle()

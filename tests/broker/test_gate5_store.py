@@ -82,6 +82,23 @@ async def test_a_will_that_waits_is_never_sent_after_an_end_that_wipes(system: S
     assert (f"{own('A1')}/will" in [topic for topic, _ in seen]) is (end is nothing)
 
 
+@pytest.mark.parametrize("kept", [{"clean": True}, {"clean": True, "session_expiry_s": 60}], ids=["", "to stay"])
+@pytest.mark.parametrize("end", [revoke, nothing])
+async def test_a_clean_start_does_not_send_the_will_of_a_session_that_was_wiped(
+    system: System, end: End, kept: dict[str, object]
+) -> None:
+    """Whoever comes next with the thing's other token: its grant does not speak for what the revoked one left."""
+    await system.device_token("A1-next", "t1", "A1")
+    spy = await system.spy()
+    await away(system, delay_s=1_000)
+    await end(system)
+    await system.client("A1-next", "A1", username="A1", **kept, **FIVE)
+    await system.until(lambda: len(system.gate.delayed_wills) == 0)
+    await asyncio.sleep(0.1)
+    seen = await system.seen_by(spy)
+    assert (f"{own('A1')}/will" in [topic for topic, _ in seen]) is (end is nothing)
+
+
 async def test_a_secret_that_is_replaced_at_once_takes_the_will_with_it(system: System) -> None:
     """Regenerate without overlap: never."""
     spy = await system.spy()
