@@ -43,7 +43,7 @@ class _Held:
         self.will = will
         self.peer = peer
         self.size = len(will.payload) + len(will.properties) + 4 * len(will.topic)
-        self.judged = False  # by a client that is coming back, and found to be of a session that is not wiped
+        self.judged = True  # not so where a client is coming back and the store cannot say whether it was wiped
         self.timer: asyncio.TimerHandle | None = None
         self.task: asyncio.Task[None] | None = None
 

@@ -229,6 +229,15 @@ async def test_a_clean_start_sends_the_will_of_the_session_that_ends(rig: Rig) -
     assert (await spy.delivery(1)).topic == "t/g/a/will"
 
 
+async def test_a_clean_start_that_takes_over_sends_the_will_of_the_session_that_ends(rig: Rig) -> None:
+    """The older connection leaves its will to wait in the very moment in which its session ends."""
+    spy = await rig.spy()
+    await rig.client("a", clean=False, will=will(1_000))
+    await rig.client("a", clean=True)
+    assert (await spy.delivery(1)).topic == "t/g/a/will"
+    assert len(rig.gate.delayed_wills) == 0
+
+
 async def test_a_refused_connect_leaves_a_waiting_will_alone(rig: Rig) -> None:
     """Promise 1: whoever it was that knew the client id."""
     spy = await rig.spy()
