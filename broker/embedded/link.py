@@ -75,7 +75,7 @@ class EmbeddedLink:
         if self._ended or self._closing is not None or not data:
             return
         self.inbox.add(data)
-        self._upstream.schedule(self)
+        self._upstream.feeder.schedule(self)
 
     def pause(self) -> None:
         """Keep what amqtt writes, up to the limit."""
@@ -98,7 +98,7 @@ class EmbeddedLink:
         self.leaving = True
         if self._closing is None and not self._ended:
             self._closing = self._loop.call_later(CLOSE_WITHIN_S, self.abort)
-            self._upstream.schedule(self)
+            self._upstream.feeder.schedule(self)
 
     def abort(self, error: Exception | None = None) -> None:
         """End now: what waits in either direction is dropped."""
@@ -201,7 +201,7 @@ class EmbeddedLink:
                 if code != 0x80:
                     self._filters.add(filter_)
                     self._upstream.replace_subscription(self.upstream_id, filter_, code)
-        self._upstream.schedule(self)
+        self._upstream.feeder.schedule(self)
 
     def _unsubscribe_answered(self) -> None:
         asked, self.inbox.asked = self.inbox.asked, None
@@ -209,7 +209,7 @@ class EmbeddedLink:
             for filter_ in asked.filters:
                 self._filters.discard(filter_)
                 self._upstream.forget_empty(filter_)
-        self._upstream.schedule(self)
+        self._upstream.feeder.schedule(self)
 
     def opened(self, session: Session, handler: GateHandler) -> None:
         """Take the session; from the next turn of the loop on the owner is called."""

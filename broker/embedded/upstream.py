@@ -20,7 +20,7 @@ from broker import wire
 from broker.config_file import check_amqtt_config
 from broker.embedded.bounds import BoundedQueue, LogFilter
 from broker.embedded.broker import GATE_AUTH, GateBroker
-from broker.embedded.inbox import SETTLE_TURNS, Fed
+from broker.embedded.feeding import CONGESTED_RETRY_S, Feeder
 from broker.embedded.link import EmbeddedLink
 from broker.retained import Retained, RetainedStore
 from broker.upstream import HELLO, Capabilities, Hello, LinkOwner
@@ -30,10 +30,6 @@ log = structlog.get_logger(__name__)
 LISTENER = "default"
 CONNECT_WITHIN_S = 5.0
 END_WITHIN_S = 5.0  # after its end of file; then the task of a session is cancelled
-MAX_BACKLOG = 1000  # messages inside amqtt above which nobody is fed
-MAX_BACKLOG_BYTES = 8 * 1024 * 1024  # and their payloads
-PACKETS_PER_TURN = 128  # over all clients, so that one turn of the loop stays short
-CONGESTED_RETRY_S = 0.001
 MANY_FILTERS = 500  # some hundred devices: what one process without a disk is meant for
 
 
@@ -80,10 +76,7 @@ class AmqttUpstream:
         self._broker: GateBroker | None = None
         self._links: dict[str, EmbeddedLink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ready: dict[EmbeddedLink, None] = {}
-        self._busy: dict[EmbeddedLink, int] = {}  # links from which amqtt holds messages, and the turn they were fed in
-        self._turns = 0
-        self._turn_due: asyncio.Handle | None = None
+        self.feeder = Feeder()
         self._lines = LogFilter()
         self._warned = False
         self.dropped = 0
@@ -121,14 +114,14 @@ class AmqttUpstream:
             broker = GateBroker(config)
         await broker.start()
         self._broker = broker
+        self.feeder.begin(broker)
 
     async def stop(self) -> None:
         """End every link, then amqtt. Sessions, queues and retained messages are gone."""
         broker, self._broker = self._broker, None
         for link in list(self._links.values()):
             link.abort()
-        if self._turn_due is not None:
-            self._turn_due.cancel()
+        self.feeder.end()
         if self._tasks:
             await asyncio.wait(list(self._tasks), timeout=END_WITHIN_S)
         for task in list(self._tasks):
@@ -199,8 +192,7 @@ class AmqttUpstream:
             link.reader.feed_eof()
             await self._let_go(broker, link)
             self._links.pop(link.upstream_id, None)
-            self._ready.pop(link, None)
-            self._busy.pop(link, None)
+            self.feeder.forget(link)
             if not link.answer.done():
                 link.answer.set_exception(UpstreamUnavailable("amqtt ended the connection before its CONNACK"))
                 link.answer.exception()
@@ -253,7 +245,7 @@ class AmqttUpstream:
         if topic.startswith("$"):
             return
         deadline = asyncio.get_running_loop().time() + CONNECT_WITHIN_S
-        while self._congested():
+        while self.feeder.congested():
             if asyncio.get_running_loop().time() > deadline:
                 raise UpstreamUnavailable("amqtt is too busy to take a message")
             await asyncio.sleep(CONGESTED_RETRY_S)
@@ -295,57 +287,3 @@ class AmqttUpstream:
         """Remove a filter that nobody holds any more; amqtt goes on comparing every message with it."""
         if self._broker is not None and self._broker.subscriptions.get(filter_) == []:
             del self._broker.subscriptions[filter_]
-
-    # --- feeding ---------------------------------------------------------------------------------------------
-
-    def schedule(self, link: EmbeddedLink) -> None:
-        """Feed the link in the next turn of the loop."""
-        self._ready[link] = None
-        if self._turn_due is None:
-            self._turn_due = asyncio.get_running_loop().call_soon(self._turn)
-
-    def _congested(self) -> bool:
-        if self._broker is None:
-            return False
-        waiting = self._broker._broadcast_queue.qsize()  # noqa: SLF001
-        for link, turn in list(self._busy.items()):
-            if link.waiting:
-                waiting += link.waiting
-            elif turn + SETTLE_TURNS < self._turns:
-                del self._busy[link]
-        return waiting > MAX_BACKLOG or self._broker.queued_bytes > MAX_BACKLOG_BYTES
-
-    def _feed(self, link: EmbeddedLink, budget: int) -> tuple[Fed, int]:
-        try:
-            return link.feed(budget)
-        except Exception as problem:  # noqa: BLE001  # the gate passes on nothing such: that link ends, the turn goes on
-            log.warning("feeding_failed", upstream_id=link.upstream_id, problem=type(problem).__name__)
-            link.abort(UpstreamUnavailable("a packet could not be passed on"))
-            return Fed.NOTHING_LEFT, 0
-
-    def _turn(self) -> None:
-        self._turn_due = None
-        self._turns += 1
-        if self._broker is None:
-            return
-        loop = asyncio.get_running_loop()
-        if self._congested():
-            self._turn_due = loop.call_later(CONGESTED_RETRY_S, self._turn)
-            return
-        budget, later = PACKETS_PER_TURN, True
-        ready, self._ready = self._ready, {}
-        again: dict[EmbeddedLink, None] = {}
-        while ready and budget > 0:
-            link = next(iter(ready))  # who was not reached in this turn is first in the next
-            del ready[link]
-            fed, given = self._feed(link, budget)
-            budget -= given
-            if given and link.inbox.settling:
-                self._busy[link] = self._turns
-            if fed is Fed.MORE or fed is Fed.LATER:
-                again[link] = None
-                later = later and fed is Fed.LATER
-        self._ready = {**ready, **again, **self._ready}
-        if self._ready and self._turn_due is None:
-            later = later and not ready
-            self._turn_due = loop.call_later(CONGESTED_RETRY_S, self._turn) if later else loop.call_soon(self._turn)

@@ -8,9 +8,8 @@ import pytest
 
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
-from broker.embedded import inbox
+from broker.embedded import feeding, inbox
 from broker.embedded import link as links
-from broker.embedded import upstream as upstreams
 from broker.embedded.broker import GateBroker
 from broker.embedded.memory import MemoryReader, MemoryWriter
 from tests.broker.link_owner import connected, subscribe, turns
@@ -85,7 +84,7 @@ async def test_nobody_is_fed_while_amqtt_holds_a_thousand_messages(upstream):
     """amqtt's queues have no bound; the gate's clients wait instead."""
     link, owner = await connected(upstream)
     link.write(wire.encode_publish("x", b""))  # due before amqtt takes the first of these
-    for _ in range(upstreams.MAX_BACKLOG + 50):
+    for _ in range(feeding.MAX_BACKLOG + 50):
         upstream.broker._broadcast_queue.put_nowait({"session": None, "topic": "q", "data": b""})
     await asyncio.sleep(0)
     assert link.inbox.size, "fed in spite of the backlog"
@@ -106,7 +105,7 @@ async def test_a_flood_of_many_clients_is_held_back_and_all_of_it_arrives(upstre
         await asyncio.sleep(0.005)
         held = upstream.broker._broadcast_queue.qsize() + sum(link.waiting for link in links)
         most = max(most, held)
-    assert most <= 2 * upstreams.MAX_BACKLOG
+    assert most <= 2 * feeding.MAX_BACKLOG
     assert len(heard.publishes) == 8000
 
 

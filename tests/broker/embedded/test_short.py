@@ -12,10 +12,9 @@ from amqtt.session import Session
 from transitions import MachineError
 
 from broker import wire
-from broker.embedded import AmqttUpstream
+from broker.embedded import AmqttUpstream, feeding
 from broker.embedded import broker as short_ways
 from broker.embedded import session as sessions
-from broker.embedded import upstream as upstreams
 from broker.embedded.broker import GateBroker
 from broker.embedded.memory import MemoryReader
 from broker.embedded.session import GateHandler, GateSession
@@ -158,7 +157,7 @@ async def test_a_packet_that_cannot_be_passed_on_ends_its_own_client_only(upstre
 
 async def test_what_waits_in_amqtt_is_bounded_in_bytes_too(upstream, monkeypatch):
     """A thousand messages of a quarter MiB would be a quarter GiB: above the bound nobody is fed."""
-    monkeypatch.setattr(upstreams, "MAX_BACKLOG_BYTES", 100_000)
+    monkeypatch.setattr(feeding, "MAX_BACKLOG_BYTES", 100_000)
     link, owner = await connected(upstream)
     link.write(wire.encode_publish("x", b""))  # due before the first of these is delivered
     for _ in range(3):
