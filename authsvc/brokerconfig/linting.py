@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ from authsvc.brokerconfig.linters import emqx, goauth, mosquitto, nanomq, rabbit
 from authsvc.brokerconfig.linters.sources import Source
 from authsvc.core.errors import InvalidInput
 
+_INCLUDES: Final = re.compile(r"^[ \t]*include_dir[ \t]+(.*?)[ \t\r]*$", re.MULTILINE)  # of Mosquitto
 MAX_FILE_BYTES: Final = 4 << 20  # no broker's configuration is larger; a device or a log by mistake is
 
 _Linter = Callable[[Sequence[Source], tuple[int, ...]], Iterator[Finding]]
@@ -55,11 +58,12 @@ def _source(path: Path) -> Source:
         raise InvalidInput("invalid", f"cannot read `{path}`: {error.strerror}", field="broker-file") from None
     except UnicodeDecodeError:
         raise InvalidInput("invalid", f"`{path}` is not text in UTF-8", field="broker-file") from None
-    return Source(file=str(path), text=text, mode=stat.S_IMODE(status.st_mode), beside=_beside(path))
+    return Source(file=str(path), text=text, mode=stat.S_IMODE(status.st_mode), included=_included(text))
 
 
-def _beside(path: Path) -> frozenset[str]:
-    try:
-        return frozenset(one.name for one in path.parent.iterdir() if one.suffix == ".conf")
-    except OSError:  # a folder that may be entered but not listed: what is in it was not seen
-        return frozenset({""})
+def _included(text: str) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for match in _INCLUDES.finditer(text):
+        with suppress(OSError, ValueError):  # another machine's file, perhaps: then nobody can say what is there
+            found[match[1]] = frozenset(one.name for one in Path(match[1]).iterdir() if one.suffix == ".conf")
+    return found

@@ -63,6 +63,8 @@ def test_a_private_listener_of_mosquitto_may_ask_nobody(listener: str, tmp_path:
 def test_a_folder_of_mosquitto_is_not_read_for_being_the_files_own(tmp_path: Path) -> None:
     """What else is in it was not given."""
     text = f"listener 1884 127.0.0.1\nallow_anonymous true\ninclude_dir {tmp_path}\n"
+    assert said("mosquitto", text, tmp_path) == set()
+    (tmp_path / "other.conf").write_text("")
     assert said("mosquitto", text, tmp_path) == {("unknown", "include_dir", 3)}
 
 

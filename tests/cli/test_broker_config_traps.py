@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from authsvc.brokerconfig.installation import Installation
+from authsvc.brokerconfig.linters import mosquitto
+from authsvc.brokerconfig.linters.sources import Source
 from authsvc.brokerconfig.linting import lint
 from authsvc.brokerconfig.rendering import render
 
@@ -75,12 +77,23 @@ def test_a_file_of_mosquittos_folder_that_was_not_named_is_missed(tmp_path: Path
     folder.mkdir()
     main, one, two = tmp_path / "mosquitto.conf", folder / "a.conf", folder / "b.conf"
     main.write_text(f"include_dir {folder}\n")
+    assert lint("mosquitto", [main]) == []  # nothing is in it
     one.write_text(PRIVATE)
     (folder / "README").write_text("listener 1\n")
     assert lint("mosquitto", [main, one]) == []
     two.write_text("listener 1885\n")
     assert [found.option for found in lint("mosquitto", [main, one])] == ["include_dir"]
     assert [found.option for found in lint("mosquitto", [main, one, two])] == ["allow_anonymous", "listener"]
+
+
+def test_a_folder_of_another_machine_is_taken_as_read_when_a_file_of_it_is_named(tmp_path: Path) -> None:
+    """Nobody can look into it here; the file itself is none of what it includes."""
+    main, part = tmp_path / "mosquitto.conf", tmp_path / "gone" / "a.conf"
+    main.write_text(f"include_dir {part.parent}\n{PRIVATE}")
+    source = Source(file=str(main), text=main.read_text())
+    beside = Source(file=str(part), text="")
+    assert [found.option for found in mosquitto.lint([source], ())] == ["include_dir"]
+    assert list(mosquitto.lint([source, beside], ())) == []
 
 
 ADDED = [

@@ -120,9 +120,9 @@ def common(read: Sequence[tuple[Source, Lines]]) -> Iterator[Finding]:
 
 def _unread(read: Sequence[tuple[Source, Lines]], by: Source, folder: PurePath) -> bool:
     """Return whether `folder`, included by the file `by`, may hold files (``*.conf``) that were not given."""
-    given = [source for source, _ in read if source is not by and PurePath(source.file).parent == folder]
-    names = {PurePath(source.file).name for source in (*given, by)}
-    return not given or any(not source.beside <= names for source in given)
+    given = {PurePath(source.file).name for source, _ in read if PurePath(source.file).parent == folder}
+    there = by.included.get(str(folder))
+    return not given - {PurePath(by.file).name} if there is None else not there <= given
 
 
 def lint(sources: Sequence[Source], release: tuple[int, ...]) -> Iterator[Finding]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from authsvc.brokerconfig.findings import Finding, Severity
@@ -15,15 +15,15 @@ _READABLE_BY_OTHERS = 0o004
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """One file: the name to show, its text, its permission bits (None: unknown), and the names of those beside it.
+    """One file: the name to show, its text, its permission bits (None: unknown), and what its broker reads with it.
 
-    `beside` are the files that a broker which includes its folder reads with it (``*.conf``), its own name included.
+    `included` has the names of the files (``*.conf``) in each folder that the text includes, if it could be looked at.
     """
 
     file: str
     text: str
     mode: int | None = None
-    beside: frozenset[str] = frozenset()
+    included: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def finding(self, severity: Severity, line: int, option: str, meaning: str, instead: str) -> Finding:
         """Return a finding about this file."""
