@@ -1,7 +1,10 @@
 // What the service is told without being asked: who left, what was denied, which of its orders are done.
 
+import { fitting } from './parts.js'
+
 const MAX_WAITING = 5_000 // of each kind; who left is also told when the sessions are compared
-const PER_REQUEST = 200
+const PER_REQUEST = 200 // at most
+const MAX_TOPIC = 256 // characters of a denied one
 const SOON_MS = 5
 const DENIALS_MS = 500
 const AGAIN_MS = 1_000
@@ -30,7 +33,8 @@ export class Notices {
   }
 
   /** Equal denials are counted, not told one by one. */
-  deny (live, action, topic, decision) {
+  deny (live, action, wholeTopic, decision) {
+    const topic = wholeTopic.slice(0, MAX_TOPIC).toWellFormed() // it may be cut in half a character
     const key = `${live.session} ${action} ${decision.reason} ${topic}`
     const known = this.denied.get(key)
     if (known !== undefined) {
@@ -38,7 +42,7 @@ export class Notices {
     } else if (this.denied.size < MAX_WAITING) {
       const { reason, rule } = decision
       const session = live.session
-      this.denied.set(key, { session, client_id: live.clientId, action, topic: topic.slice(0, 256), reason, rule, count: 1 })
+      this.denied.set(key, { session, client_id: live.clientId, action, topic, reason, rule, count: 1 })
     }
     this.others.goIn(DENIALS_MS)
   }
@@ -55,12 +59,12 @@ export class Notices {
   }
 
   async #sendOthers () {
-    const gone = this.gone.splice(0, PER_REQUEST)
-    const denied = [...this.denied.entries()].slice(0, PER_REQUEST)
-    for (const [key] of denied) this.denied.delete(key)
+    const gone = this.gone.splice(0, fitting(this.gone, PER_REQUEST))
+    const denied = [...this.denied.values()].slice(0, fitting(this.denied.values(), PER_REQUEST))
+    for (const key of [...this.denied.keys()].slice(0, denied.length)) this.denied.delete(key)
     let delay = SOON_MS
     try {
-      await this.send({ gone, denied: denied.map(([, denial]) => denial) })
+      await this.send({ gone, denied })
     } catch {
       this.gone.unshift(...gone) // denials are not worth it
       this.gone.length = Math.min(this.gone.length, MAX_WAITING)

@@ -4,12 +4,13 @@
 // an order that was given before a connection was admitted does not mean that connection, whichever arrives first.
 
 import { LIVE } from './live.js'
+import { fitting } from './parts.js'
 import { KeySet } from './topics.js'
 
 const FIRST_DELAY_MS = 50
 const MAX_DELAY_MS = 5_000
 const STEADY_MS = 2_000 // that a stream must live before the next one is opened without delay
-const PART = 500 // sessions in one request of the comparison
+const PART = 500 // sessions in one request of the comparison, at most
 const SETS_KEPT_MS = 60_000
 
 export class Orders {
@@ -144,9 +145,11 @@ export class Orders {
     const { service, lives, options, run } = this.agent
     const all = [...lives.values()].filter(({ state }) => state === LIVE)
     const part = { node: options.node, run, epoch: this.epoch }
-    for (let first = 0; first < all.length; first += PART) {
-      const sessions = all.slice(first, first + PART).map(({ clientId, session, etag }) => [clientId, session, etag])
+    for (let first = 0; first < all.length;) {
+      const next = all.slice(first, first + PART).map(({ clientId, session, etag }) => [clientId, session, etag])
+      const sessions = next.slice(0, fitting(next, PART))
       await service.tell('resync', { ...part, sessions, last: false })
+      first += sessions.length
     }
     await service.tell('resync', { ...part, sessions: [], last: true })
   }

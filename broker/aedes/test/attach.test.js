@@ -247,6 +247,38 @@ test('an answer to an order waits for no other notice', async (t) => {
   await until(() => asked.some(({ body }) => body.done?.[0]?.call === 7))
 })
 
+const HOOK_BYTES = 256 * 1024 // what the service takes of one request
+const LONGEST = '\u0001'.repeat(256) // a client id of MQTT may hold that, and JSON writes six characters for each
+
+test('no report is longer than the service takes, whatever client ids and topics are', async (t) => {
+  const { agent, asked, say, until } = await rig(t, ANSWER)
+  await until(() => asked.some(({ body }) => body.last))
+  asked.length = 0
+  const ids = Array.from({ length: 500 }, (_, n) => `${n}`.padStart(3, '0') + LONGEST.slice(3))
+  for (const clientId of ids) {
+    const session = `session of ${clientId.slice(0, 3)}`
+    agent.lives.set(clientId, { state: 'live', clientId, session, etag: 'e'.repeat(80) })
+    agent.notices.left({ clientId, session }, true)
+    agent.notices.deny({ clientId, session }, 'publish', LONGEST, { reason: 'no_rule_matches', rule: null })
+  }
+  const told = (name) => asked.flatMap(({ body }) => body[name] ?? [])
+  say({ type: 'compare' })
+  await until(() => asked.some(({ body }) => body.last) && told('gone').length >= 500 && told('denied').length >= 500)
+  for (const { body } of asked) assert.ok(Buffer.byteLength(JSON.stringify(body)) <= HOOK_BYTES)
+  assert.deepEqual(told('sessions').map(([clientId]) => clientId), ids)
+  assert.deepEqual(told('gone').map(({ client_id: clientId }) => clientId), ids)
+})
+
+test('a topic that is cut for a report is still text', async (t) => {
+  const { agent, asked, until } = await rig(t, ANSWER)
+  const topic = 'a'.repeat(255) + '\u{1f600}' // half of which the service would not take, and nothing beside it
+  agent.notices.deny({ clientId: 'c', session: 's' }, 'publish', topic, { reason: 'no_rule_matches', rule: null })
+  const told = () => asked.flatMap(({ body }) => body.denied ?? [])
+  await until(() => told().length > 0)
+  assert.ok(told()[0].topic.isWellFormed())
+  assert.ok(told()[0].topic.startsWith('a'.repeat(255)))
+})
+
 test('however many wait for the answer to their CONNECT, an order is answered', async (t) => {
   const { asked, open, say, until } = await rig(t, () => new Promise(() => {}), { timeoutMs: 60_000 })
   const waiting = () => asked.filter(({ path }) => path.endsWith('/connect')).length
