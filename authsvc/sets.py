@@ -11,14 +11,18 @@ from authsvc.locks import KeyedLocks
 from authsvc.store import Store
 
 
-class _Owner(NamedTuple):
+class Owner(NamedTuple):
+    """Whose set it is."""
+
     kind: Kind  # THING: the modules of a gateway; GROUND: the members of a ground
     tenant: str
     key: str
 
 
-class _Move(NamedTuple):
-    owner: _Owner
+class Move(NamedTuple):
+    """Who joins or leaves which set."""
+
+    owner: Owner
     thing: str | None  # None: everybody leaves
     joins: bool
 
@@ -28,9 +32,9 @@ class Sets:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._sets: WeakValueDictionary[_Owner, KeySet] = WeakValueDictionary()
-        self._loading: dict[_Owner, list[_Move]] = {}  # what was applied while the set is being read
-        self._locks: KeyedLocks[_Owner] = KeyedLocks()
+        self._sets: WeakValueDictionary[Owner, KeySet] = WeakValueDictionary()
+        self._loading: dict[Owner, list[Move]] = {}  # what was applied while the set is being read
+        self._locks: KeyedLocks[Owner] = KeyedLocks()
         self._watchers: list[Callable[[KeySet], None]] = []
 
     def __len__(self) -> int:
@@ -42,15 +46,15 @@ class Sets:
 
     async def modules_of(self, tenant: str, gateway: str) -> KeySet:
         """Return the set of the gateway's modules. Raises StoreUnavailable."""
-        return await self._get(_Owner(Kind.THING, tenant, gateway))
+        return await self._get(Owner(Kind.THING, tenant, gateway))
 
     async def members_of(self, tenant: str, ground: str) -> KeySet:
         """Return the set of the ground's things. Raises StoreUnavailable."""
-        return await self._get(_Owner(Kind.GROUND, tenant, ground))
+        return await self._get(Owner(Kind.GROUND, tenant, ground))
 
     def joined(self, tenant: str, ground: str, thing: str) -> None:
         """Take a registration whose change is not applied yet: the thing may use its grant at once."""
-        known = self._sets.get(_Owner(Kind.GROUND, tenant, ground))
+        known = self._sets.get(Owner(Kind.GROUND, tenant, ground))
         if known is not None:
             known.add(thing)
             self._say_changed(known)
@@ -59,7 +63,7 @@ class Sets:
         """Let things join and leave the sets that are in use or being read."""
         if not self._sets and not self._loading:
             return
-        for move in self._all_leave(change.name.key) if _is_end_of_tenant(change) else _moves(change):
+        for move in self._all_leave(change.name.key) if _is_end_of_tenant(change) else moves_of(change):
             known = self._sets.get(move.owner)
             if known is not None:
                 _apply(known, move)
@@ -72,12 +76,12 @@ class Sets:
         for changed in self._watchers:
             changed(keys)
 
-    def _all_leave(self, tenant: str) -> list[_Move]:
+    def _all_leave(self, tenant: str) -> list[Move]:
         """Return the moves that empty every set of a tenant: one row stands for the end of all that was in it."""
         owners = {*self._sets.keys(), *self._loading}
-        return [_Move(owner, None, joins=False) for owner in owners if owner.tenant == tenant]
+        return [Move(owner, None, joins=False) for owner in owners if owner.tenant == tenant]
 
-    async def _get(self, owner: _Owner) -> KeySet:
+    async def _get(self, owner: Owner) -> KeySet:
         found = self._sets.get(owner)
         if found is not None:
             return found
@@ -88,7 +92,7 @@ class Sets:
                 self._sets[owner] = found
         return found
 
-    async def _load(self, owner: _Owner) -> KeySet:
+    async def _load(self, owner: Owner) -> KeySet:
         """Read the set and repeat what was applied meanwhile: it may or may not be in what was read."""
         moves = self._loading[owner] = []
         try:
@@ -101,7 +105,7 @@ class Sets:
         return loaded
 
 
-def _apply(keys: KeySet, move: _Move) -> None:
+def _apply(keys: KeySet, move: Move) -> None:
     if move.thing is None:
         keys.replace(frozenset())
     elif move.joins:
@@ -114,7 +118,7 @@ def _is_end_of_tenant(change: Change) -> bool:
     return change.name.kind is Kind.TENANT and change.op == "deleted"
 
 
-def _moves(change: Change) -> Iterator[_Move]:
+def moves_of(change: Change) -> Iterator[Move]:
     """Yield who joins and leaves which set by this change; a row says it all, so that nothing is read here."""
     kind, tenant, key = change.name
     if kind is not Kind.THING:
@@ -135,8 +139,8 @@ def _moves(change: Change) -> Iterator[_Move]:
             yield from _both(tenant, key, ground=None, gateway=detail.get("gateway_to"), joins=True)
 
 
-def _both(tenant: str, thing: str, *, ground: object, gateway: object, joins: bool) -> Iterator[_Move]:
+def _both(tenant: str, thing: str, *, ground: object, gateway: object, joins: bool) -> Iterator[Move]:
     if isinstance(ground, str) and ground:
-        yield _Move(_Owner(Kind.GROUND, tenant, ground), thing, joins)
+        yield Move(Owner(Kind.GROUND, tenant, ground), thing, joins)
     if isinstance(gateway, str) and gateway:
-        yield _Move(_Owner(Kind.THING, tenant, gateway), thing, joins)
+        yield Move(Owner(Kind.THING, tenant, gateway), thing, joins)

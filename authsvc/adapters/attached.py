@@ -65,7 +65,8 @@ class Attached:
         self.kicks = None if management is None else Kicks(self.name, management, lock=self.lock, done=self._kicked)
         self._connections: dict[str, HookConnection] = {}
         self.subscribed = Subscribed()  # where a change of a set can take rights that the broker goes on using
-        if self.kicks is not None and adapter.swap == "kick":
+        self._ends_by_sets = self.kicks is not None and adapter.swap == "kick"
+        if self._ends_by_sets:
             service.sets.watch(self._set_changed)
         self.following = Following(self)
         service.feed.follow(self.following)
@@ -184,8 +185,15 @@ class Attached:
         elif self.kicks is not None:
             self.kicks.add(client_id, wipe=True)
 
+    def is_doubtful(self, admitted: Admitted) -> bool:
+        """Return whether the broker may keep, from before the start, what a set that changed since does not allow."""
+        return self._ends_by_sets and self.subscribed.is_doubtful(admitted.client_id, admitted.grant)
+
     def _set_changed(self, keys: KeySet) -> None:
         for client_id in self.subscribed.lost(keys):
+            row = self.rows.get(client_id)
+            if row is not None:  # which says that nothing is right any more, should the kick be owed over a restart
+                self.rows.put(replace(row, held=""))
             self.wipe(client_id)
 
     # --- life ------------------------------------------------------------------------------------------------------
@@ -243,8 +251,8 @@ class Attached:
                     if not kept:
                         continue
                     written = True
-                if self.kicks is not None and self.kicks.wipes(client_id):
-                    continue  # the session before this one was revoked while this row was written
+                if (self.kicks is not None and self.kicks.wipes(client_id)) or self.is_doubtful(admitted):
+                    continue  # the session before this one was revoked, or a set changed, while this row was written
                 # From here to the answer nothing waits: a change comes before `open`, which sees it, or after it.
                 session = self.open(admitted, username=username, peer=peer)
                 if session is not None:

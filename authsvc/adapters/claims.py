@@ -96,14 +96,15 @@ class Claims:
             if not self._in_turn and not await kicks.settle(client_id):
                 return _NOT_WIPED
         row = attached.rows.get(client_id)
-        if row is None:
-            return None
-        if row.principal != admitted.principal:
+        if row is not None and row.principal != admitted.principal:
             if not await self._is_free(row):
                 return _TAKEN
             session = attached.session(client_id)
             if session is not None:
                 attached.closed(session, Reason.CONNECTION_LOST)
+            row = None
+        if row is None:
+            attached.subscribed.forget(client_id)  # the broker keeps nothing of it
             return None
         if kicks is None or not await self._must_wipe(row, admitted):
             return None
@@ -129,10 +130,11 @@ class Claims:
         attached = self._attached
         if not attached.deliveries_checked and not same_subscriptions(row.held, digest(admitted.grant)):
             return True
-        if row.secret_id == admitted.secret_id:
-            return False
-        secret = await attached.service.store.secret(row.secret_id)
-        return secret is None or secret.revoked_at_us is not None
+        if row.secret_id != admitted.secret_id:
+            secret = await attached.service.store.secret(row.secret_id)
+            if secret is None or secret.revoked_at_us is not None:
+                return True
+        return attached.is_doubtful(admitted)
 
     async def _is_free(self, row: AttachedSession) -> bool:
         """Return whether the broker has nothing under another principal's client id any more.

@@ -86,6 +86,7 @@ class Following:
         The sessions that are open are ended by `authsvc.consequences`, which the feed tells after this.
         """
         attached = self._attached
+        attached.subscribed.apply(change)
         if attached.kicks is None or not wipes(change):
             return
         kind, tenant, key = change.name
@@ -146,7 +147,8 @@ class Following:
                     log.info("session_not_restored", broker=attached.name, client_id=row.client_id, reason=reason.value)
                     self._kick(row, wipe=reason is not Reason.TOKEN_EXPIRED)
                     return True
-                if attached.adapter.swap == "kick" and row.held != digest(admitted.grant):
+                was_told_other = attached.adapter.swap == "kick" and row.held != digest(admitted.grant)
+                if was_told_other or attached.is_doubtful(admitted):
                     self._kick(row, wipe=True)
                     return True
                 session = attached.open(admitted, username=row.username, peer=row.peer)

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
-from authsvc.core.facts import Effect, KeySet, RuleAction
+from authsvc.core.facts import Change, Effect, KeySet, Kind, RuleAction
 from authsvc.core.policy import Action, Grant
+from authsvc.core.topics import SetLevel
+from authsvc.sets import Owner, moves_of
 
 if TYPE_CHECKING:
     from authsvc.adapters.rows import Rows
@@ -33,6 +35,8 @@ class Subscribed:
         self._by_set: WeakKeyDictionary[KeySet, set[str]] = WeakKeyDictionary()
         self._sizes: WeakKeyDictionary[KeySet, int] = WeakKeyDictionary()
         self._before: set[str] = set()
+        self._left: set[Owner] = set()  # the sets that somebody left or joined since the start
+        self._joined: set[Owner] = set()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -40,6 +44,22 @@ class Subscribed:
     def restored(self, client_id: str) -> None:
         """Note that the broker may keep filters of the client id that nobody here knows."""
         self._before.add(client_id)
+
+    def apply(self, change: Change) -> None:
+        """Note which sets change: those of clients that are away since before the start are in nobody's use here."""
+        if self._before:
+            for move in moves_of(change):
+                (self._joined if move.joins else self._left).add(move.owner)
+
+    def is_doubtful(self, client_id: str, grant: Grant) -> bool:
+        """Return whether a set of the grant of a client id that is away since before the start has changed since.
+
+        Then the broker may keep filters which it would not be allowed any more, and nobody here knows them.
+        """
+        if client_id not in self._before or client_id in self._held:
+            return False
+        owners = {_owner_of(grant, level) for level in grant.sets}
+        return not owners.isdisjoint(self._left) or (_denies(grant) and not owners.isdisjoint(self._joined))
 
     def opened(self, client_id: str, grant: Grant) -> None:
         """Judge what the client id holds by this grant from now on."""
@@ -75,6 +95,9 @@ class Subscribed:
         """Forget every client id that has no row."""
         for client_id in [known for known in (*self._held, *self._before) if rows.get(known) is None]:
             self.forget(client_id)
+        if not self._before:
+            self._left.clear()
+            self._joined.clear()
 
     def lost(self, keys: KeySet) -> list[str]:
         """Return, and forget, the client ids that hold a filter which the set as it is now does not allow them."""
@@ -97,6 +120,12 @@ class Subscribed:
         for keys in grant.sets.values():
             self._sizes.setdefault(keys, len(keys))
             self._by_set.setdefault(keys, set()).add(client_id)
+
+
+def _owner_of(grant: Grant, level: SetLevel) -> Owner:
+    if level is SetLevel.MEMBER:
+        return Owner(Kind.GROUND, grant.tenant, grant.ground)
+    return Owner(Kind.THING, grant.tenant, grant.thing or "")
 
 
 def _denies(grant: Grant) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from authsvc.core.errors import StoreReadOnly
 from authsvc.core.facts import Effect, Rule, RuleAction
+from authsvc.store.attached import AttachedSession
 from tests.adapters.conftest import HookWorld, Restart
 from tests.adapters.test_attached_ends import SETTLED_S
 from tests.service.conftest import T
@@ -127,6 +128,85 @@ async def test_what_was_subscribed_before_a_restart_is_not_known_to_be_right(bar
     world = await restart(crash=True)
     await _moves(world, "gw9", "g2")
     await world.until(lambda: "c1" in world.rest.kicked_ids())
+
+
+@pytest.mark.parametrize("moves", ["leaves", "joins", "nobody"])
+async def test_who_is_away_over_a_restart_is_not_spared_what_sets_did_meanwhile(
+    bare: HookWorld, restart: Restart, moves: str
+) -> None:
+    """No grant of an absent client refers to the set then, so nobody hears of it: found when the client comes back."""
+    secret = await _members(bare)
+    assert await bare.authz("c1", "subscribe", f"{T}/device/gw9/state") == "allow"
+    await _leaves(bare, "c1")
+    await _leaves(bare, "c9")
+    await bare.attached().rows.flush()
+    world = await restart(crash=True)
+    world.rest.kept |= {"c1", "c9"}
+    if moves == "leaves":
+        await _moves(world, "gw9", "g2")
+    elif moves == "joins":
+        await world.authn(secret, "gw4", client_id="c4")
+    assert world.rest.kicks == []
+    assert (await world.authn(secret, "gw1"))["result"] == "allow"
+    assert world.rest.kicked_ids() == (["c1"] if moves == "leaves" else [])
+    assert world.attached().session("c1") is not None
+    world.rest.kicks.clear()
+    assert (await world.authn(secret, "gw1"))["result"] == "allow"  # what it subscribes from now on is known
+    assert world.rest.kicks == []
+
+
+async def test_who_joins_a_denied_set_while_its_client_is_away_over_a_restart(
+    bare: HookWorld, restart: Restart
+) -> None:
+    """A deny rule takes away as its set grows."""
+    deny = Rule(effect=Effect.DENY, action=RuleAction.SUBSCRIBE, topic="{tenant}/private/{member}/#")
+    secret = await _members(bare, deny, Rule(effect=Effect.ALLOW, action=RuleAction.SUBSCRIBE, topic="{tenant}/#"))
+    await _leaves(bare, "c1")
+    await bare.attached().rows.flush()
+    world = await restart(crash=True)
+    await world.authn(secret, "gw4", client_id="c4")
+    world.rest.kicks.clear()
+    assert (await world.authn(secret, "gw1"))["result"] == "allow"
+    assert world.rest.kicked_ids() == ["c1"]
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["connected", "away"])
+async def test_who_left_a_set_is_not_received_although_the_broker_could_not_be_told(
+    bare: HookWorld, restart: Restart, away: bool
+) -> None:
+    """The kick is owed in memory, and the set itself does not remember who was in it: the row does."""
+    secret = await _members(bare)
+    assert await bare.authz("c1", "subscribe", f"{T}/device/gw9/state") == "allow"
+    if away:
+        await _leaves(bare, "c1")
+    bare.rest.down = True
+    await _moves(bare, "gw9", "g2")
+    world = await restart(crash=False)
+    world.rest.down = False
+    if away:
+        assert (await world.authn(secret, "gw1"))["result"] == "allow"
+    await world.until(lambda: "c1" in world.rest.kicked_ids())
+
+
+async def test_a_set_that_shrinks_while_its_client_comes_back_from_before_a_restart(
+    bare: HookWorld, restart: Restart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at what the broker may keep and the answer the row is written: the change comes just then."""
+    secret = await _members(bare)
+    await _leaves(bare, "c1")
+    await bare.attached().rows.flush()
+    world = await restart(crash=True)
+    keep = world.attached().rows.keep
+
+    async def kept(row: AttachedSession) -> bool:
+        monkeypatch.undo()
+        await _moves(world, "gw9", "g2")
+        return await keep(row)
+
+    monkeypatch.setattr(world.attached().rows, "keep", kept)
+    assert (await world.authn(secret, "gw1"))["result"] == "allow"
+    assert sorted(world.rest.kicked_ids()) == ["c1", "c9"]  # the thing that moved has other rules itself
+    assert world.attached().session("c1") is not None
 
 
 # --- rows that the store has not seen --------------------------------------------------------------------------------
