@@ -46,14 +46,14 @@ format: $(BIN)/.tested  ## let ruff format and mend what it can
 	@$(BIN)/ruff format .
 
 cover: $(BIN)/.tested  ## branch coverage of the core, which must be complete
-	@$(BIN)/python -m pytest -q tests/core --cov=authsvc/core --cov-branch --cov-report=term-missing --cov-fail-under=100
+	@$(BIN)/python -m pytest -q -n $(JOBS) tests/core --cov=authsvc/core --cov-branch --cov-report=term-missing --cov-fail-under=100
 
 fuzz: $(BIN)/.tested  ## ten minutes of coverage-guided fuzzing of the packet parsers (SECONDS=600)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[fuzz]'
 	@$(BIN)/python -m tests.fuzz.fuzz_wire $(or $(SECONDS),600)
 
 soak: $(BIN)/.tested  ## the long versions of the tests that race, kill and flood
-	@AUTHSVC_TEST_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -m slow $(ARGS)
+	@AUTHSVC_TEST_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
 
 bench: $(BIN)/.tested  ## all benchmarks side by side (ARGS=--quick for one round each)
 	@sh tests/needs.sh

@@ -104,7 +104,7 @@ class Process:
                 assert time.monotonic() < deadline, self.log.read_text()
                 await asyncio.sleep(0.03)
 
-    async def ended(self, patience_s: float = 10) -> int:
+    async def ended(self, patience_s: float = 30) -> int:
         """Wait for the end of the process; return its status."""
         assert self.child is not None
         return await asyncio.to_thread(self.child.wait, patience_s)
