@@ -30,7 +30,7 @@ class Lines:
 def read_cuttlefish(text: str) -> Lines:
     """Return the options of a file of ``key = value`` lines."""
     read = Lines()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip().lstrip("\ufeff")
         if not stripped or stripped.startswith(("#", "%")):
             continue
@@ -45,7 +45,7 @@ def read_cuttlefish(text: str) -> Lines:
 def read_mosquitto(text: str) -> Lines:
     """Return the options of a file of ``key value`` lines (mosquitto.conf(5): comments are whole lines)."""
     read = Lines()
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         stripped = line.strip().lstrip("\ufeff")
         if not stripped or stripped.startswith("#"):
             continue

@@ -96,6 +96,19 @@ def test_a_folder_of_another_machine_is_taken_as_read_when_a_file_of_it_is_named
     assert list(mosquitto.lint([source, beside], ())) == []
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0c", "\r"])
+def test_only_the_end_of_a_line_ends_a_comment(end: str, tmp_path: Path) -> None:
+    """To the broker the rest is comment, too, and its default holds."""
+    text = render(Installation(kind="rabbitmq"))[0].text
+    text = text.replace("mqtt.allow_anonymous = false", f"# so:{end}mqtt.allow_anonymous = false")
+    path = tmp_path / "rabbitmq.conf"
+    path.write_bytes(text.encode())
+    path.chmod(0o600)
+    assert [(one.severity, one.option, one.line) for one in lint("rabbitmq", [path])] == [
+        ("unsafe", "mqtt.allow_anonymous", 0)
+    ]
+
+
 ADDED = [
     ("mosquitto-go-auth", "allow_anonymous 1", "allow_anonymous", "unsafe"),
     ("mosquitto-go-auth", "plugin /usr/lib/mosquitto_dynamic_security.so", "plugin", "unsafe"),
