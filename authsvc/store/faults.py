@@ -44,6 +44,11 @@ def is_accident(error: sqlite3.Error) -> bool:
     return primary_code(error) in _CANNOT_WRITE | _DAMAGED | _CANNOT_OPEN
 
 
+def another(fault: StoreUnavailable) -> StoreUnavailable:
+    """Return the same fault for one more of those who wait: each raises one of its own, for raising changes it."""
+    return type(fault)(str(fault))
+
+
 def explain(error: sqlite3.Error) -> str:
     """Return the cause in words for the operator."""
     code = primary_code(error)

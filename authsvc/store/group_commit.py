@@ -16,7 +16,7 @@ from typing import Any
 from authsvc.core.errors import StoreUnavailable
 from authsvc.core.facts import Name
 from authsvc.store.database import ConstraintFailed, RollBack, Row, Transaction, WorkOfMany, Written
-from authsvc.store.faults import is_accident, write_fault
+from authsvc.store.faults import another, is_accident, write_fault
 
 
 class Gathered:
@@ -51,7 +51,7 @@ class Gathered:
             if future.done():
                 continue
             if isinstance(error, StoreUnavailable):
-                future.set_exception(type(error)(str(error)))  # one each: they are raised
+                future.set_exception(another(error))
             else:
                 future.set_result(answer)
 

@@ -22,7 +22,7 @@ import aiosqlite
 
 from authsvc.core.errors import StoreUnavailable
 from authsvc.store.database import Row
-from authsvc.store.faults import is_accident
+from authsvc.store.faults import another, is_accident
 
 MAX_GROUP: Final = 256  # bounds how long the first of them waits
 
@@ -137,6 +137,6 @@ class LookUps:
             if look_up.error is None:
                 look_up.future.set_result(look_up.row)
             elif isinstance(look_up.error, StoreUnavailable):
-                look_up.future.set_exception(type(look_up.error)(str(look_up.error)))  # one each: they are raised
+                look_up.future.set_exception(another(look_up.error))
             else:
                 look_up.future.set_exception(look_up.error)

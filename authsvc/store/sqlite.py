@@ -20,7 +20,7 @@ import aiosqlite
 
 from authsvc.core.errors import StoreReadOnly, StoreUnavailable
 from authsvc.store.database import Item, Row, StoreState, Work, WorkOfMany, Written
-from authsvc.store.faults import has_reset_race, is_accident, is_damage, read_fault
+from authsvc.store.faults import another, has_reset_race, is_accident, is_damage, read_fault
 from authsvc.store.group_commit import Gathered, GroupConnection, Job
 from authsvc.store.identity import FileIdentity
 from authsvc.store.look_ups import LookUps, Reader
@@ -268,7 +268,7 @@ class SqliteDatabase:
             await self._write_failed(fault)
             for _, future in group:
                 if not future.done():
-                    future.set_exception(type(fault)(str(fault)))
+                    future.set_exception(another(fault))
             return
         finally:
             self._under_way = ()
