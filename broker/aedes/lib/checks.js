@@ -16,6 +16,7 @@ export class Checks {
   constructor (agent) {
     this.agent = agent
     this.broker = agent.broker
+    this.full = new WeakSet() // clients that were found to be full in this turn of the loop
     this.nowhere = `${SYS}${agent.broker.id}/authsvc/nowhere`
   }
 
@@ -77,11 +78,19 @@ export class Checks {
     if (topic.split('/', this.agent.options.maxLevels + 1).length > this.agent.options.maxLevels) {
       return { allowed: false, reason: 'filter_too_wide', rule: null }
     }
-    const held = client.subscriptions
-    if (held[topic] === undefined && Object.keys(held).length >= this.agent.options.maxSubscriptions) {
+    if (client.subscriptions[topic] === undefined && this.#isFull(client)) {
       return { allowed: false, reason: 'subscription_limit', rule: null }
     }
     return live.decideFilter(topic, qos)
+  }
+
+  /** Whether the client has all the subscriptions it may have; counted once a turn, for one packet may ask for 60,000. */
+  #isFull (client) {
+    if (this.full.has(client)) return true
+    if (Object.keys(client.subscriptions).length < this.agent.options.maxSubscriptions) return false
+    this.full.add(client)
+    setImmediate(() => this.full.delete(client))
+    return true
   }
 
   authorizeForward (client, packet) {

@@ -7,6 +7,7 @@ import net from 'node:net'
 import { test } from 'node:test'
 import { Aedes } from 'aedes'
 import { attach } from '../index.js'
+import { Live } from '../lib/live.js'
 
 const ANSWER = {
   result: 'allow',
@@ -249,6 +250,34 @@ test('an answer to an order waits for no other notice', async (t) => {
 
 const HOOK_BYTES = 256 * 1024 // what the service takes of one request
 const LONGEST = '\u0001'.repeat(256) // a client id of MQTT may hold that, and JSON writes six characters for each
+
+test('what a client holds is not counted for each filter of a long SUBSCRIBE', async (t) => {
+  const { agent } = await rig(t, ANSWER, { maxSubscriptions: 3 })
+  let counted = 0
+  const held = new Proxy({ 't/1': {}, 't/2': {} }, {
+    ownKeys: (target) => {
+      counted += 1
+      return Reflect.ownKeys(target)
+    }
+  })
+  const client = { subscriptions: held, connected: true }
+  const live = new Live(client, { session: 's', clientId: 'c', epoch: 'e', rev: 1 })
+  live.hold(agent.grantOf(ANSWER.grant), 'x', null, () => {})
+  agent.byClient.set(client, live)
+  const granted = (topic) => {
+    let answer
+    agent.checks.authorizeSubscribe(client, { topic, qos: 0 }, (error, subscription) => { answer = !error && subscription !== null })
+    return answer
+  }
+  assert.ok(granted('t/3'))
+  held['t/3'] = {}
+  for (let n = 4; n < 1_000; n++) assert.ok(!granted(`t/${n}`))
+  assert.ok(granted('t/1')) // it has that one
+  assert.equal(counted, 2)
+  await new Promise((resolve) => setImmediate(resolve))
+  delete held['t/3']
+  assert.ok(granted('t/4'))
+})
 
 test('no report is longer than the service takes, whatever client ids and topics are', async (t) => {
   const { agent, asked, say, until } = await rig(t, ANSWER)
