@@ -27,9 +27,10 @@ class Bodies:
 
     async def read(self, receive: Receive) -> bytes:
         """Return the whole body. Raises MalformedHook for one that is too long or too slow, or whose caller left."""
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None
-        self._since[task] = asyncio.get_running_loop().time()
+        self._since[task] = loop.time()
         try:
             body: bytes = b""
             while True:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from authsvc.adapters.adapter import Adapter, AttachedConfig, Hook, HookRequest, MalformedHook
@@ -17,6 +18,7 @@ from authsvc.adapters.bodies import Bodies
 from authsvc.adapters.caller import Callers
 from authsvc.adapters.strict import parse
 from authsvc.core.reasons import Reason
+from authsvc.web.joined import join
 from authsvc.web.problems import Problem
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class Hooks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._answer(scope, receive)
+        if not isinstance(response, StreamingResponse):
+            join(scope)
         await response(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
@@ -132,16 +136,9 @@ class Hooks:
 
 def _headers(scope: Scope) -> tuple[dict[str, str], list[str]]:
     """Return the headers that were sent once, and every content type."""
-    found: dict[str, str] = {}
-    repeated: set[str] = set()
-    content_types: list[str] = []
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        if name == "content-type":
-            content_types.append(value)
-        if name in found:
-            repeated.add(name)
-        found[name] = value
-    for name in repeated:
-        del found[name]
-    return found, content_types
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    found = dict(headers)
+    if len(found) != len(headers):
+        times = Counter(name for name, _ in headers)
+        found = {name: value for name, value in headers if times[name] == 1}
+    return found, [value for name, value in headers if name == "content-type"]

@@ -18,6 +18,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from authsvc.web.joined import JoinedWrites
+
 MAX_HEAD_BYTES = 64 * 1024  # request line and headers; an honest one is under 2 KiB
 HEAD_TIMEOUT_S = 10  # from the connection, or the first byte of a further request, to the end of the head
 TAIL_TIMEOUT_S = 5  # from an answer to the end of the body that it did not wait for
@@ -38,7 +40,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._tail_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._joined = JoinedWrites(transport)
+        super().connection_made(self._joined)  # type: ignore[arg-type]  # all of a transport that uvicorn uses
         self._begin_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -57,6 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._joined.offer(self.scope)  # type: ignore[arg-type]  # a mapping, said by its keys
         self._in_head = True
         self._head_bytes = 0
 
@@ -75,6 +79,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._joined.flush()
         super().on_response_complete()
         if self.cycle.response_complete and self.cycle.more_body and self._tail_timer is None:
             # Refused before it was read, for want of a secret say: what still comes must not hold the connection.

@@ -14,6 +14,7 @@ from authsvc.adapters.adapter import AttachedConfig, HookRequest, MalformedHook
 from authsvc.adapters.caller import Callers
 from authsvc.adapters.strict import MAX_FIELDS, MAX_HOOK_BYTES, parse
 from authsvc.core.errors import StoreUnavailable
+from authsvc.web.joined import JoinedWrites
 from tests.adapters.conftest import SECRET, WITHIN_S, HookWorld
 
 OLD = "the-secret-before-the-rotation"
@@ -48,6 +49,23 @@ WRONG_CALLERS = [
     pytest.param([("authorization", "Bearer wrong-secret-of-some-length")], id="wrong"),
     pytest.param([("authorization", f"Bearer {SECRET}"), ("authorization", f"Bearer {SECRET}")], id="twice"),
 ]
+
+
+async def test_an_answer_goes_out_in_one_piece(hooked: HookWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker asks at every CONNECT: one system call and one packet less."""
+    writes: list[bytes] = []
+    write = JoinedWrites.write
+
+    def noting(self: JoinedWrites, data: bytes) -> None:
+        holds = self._holds
+        write(self, data)
+        if not holds:
+            writes.append(data)
+
+    monkeypatch.setattr(JoinedWrites, "write", noting)
+    _, token = await hooked.app_token()
+    assert (await hooked.authn(token, "gw1"))["result"] == "allow"
+    assert len(writes) == 1
 
 
 @pytest.mark.parametrize("headers", WRONG_CALLERS)
