@@ -14,12 +14,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from authsvc.adapters.adapter import Adapter, AttachedConfig
-from authsvc.adapters.claims import Claims
+from authsvc.adapters.claims import MANAGEMENT_WITHIN_S, Claims
 from authsvc.adapters.connection import HookConnection
 from authsvc.adapters.following import SETTLED_US, Following
 from authsvc.adapters.held import digest
@@ -223,8 +224,10 @@ class Attached:
         before: AttachedSession | None = None
         written = False
         refused: Refusal | None = None
+        until = asyncio.get_running_loop().time() + MANAGEMENT_WITHIN_S
+        may_hold = partial(self.claims.may_hold, until=until)
         for _ in range(ATTEMPTS):
-            admitted = await self.service.admit(request, peer=peer, broker=self.name, may_hold=self.claims.may_hold)
+            admitted = await self.service.admit(request, peer=peer, broker=self.name, may_hold=may_hold)
             if isinstance(admitted, Refusal):
                 refused = admitted
                 break
@@ -239,7 +242,7 @@ class Attached:
             async with self.lock(client_id):
                 if self._is_stale(admitted):
                     continue
-                refused = await self.claims.claim(admitted)
+                refused = await self.claims.claim(admitted, until=until)
                 if refused is not None:
                     refused = self._refused(refused, request, peer, admitted.tenant)
                     break

@@ -22,7 +22,10 @@ from authsvc.store.attached import AttachedSession
 if TYPE_CHECKING:
     from authsvc.adapters.attached import Attached
 
-ASK_S: Final = 2.0  # how long a CONNECT waits for the broker's word on whether it keeps a client id
+# A CONNECT waits that long for the broker's management, all its questions and kicks together: EMQX and VerneMQ wait 5 s
+# for the answer, and what is behind it in the same connection waits with it.
+MANAGEMENT_WITHIN_S: Final = 3.0
+ASK_S: Final = 2.0  # of a question that no CONNECT waits for
 MOST_HELD: Final = 10_000  # client ids of one principal at one broker
 MOST_ASKED: Final = 1_000  # client ids that are being asked about, and that were found free, each
 
@@ -48,10 +51,13 @@ class Claims:
         self._questions: asyncio.Queue[str] = asyncio.Queue()
         self._free: dict[str, int] = {}  # client ids of which the broker had nothing -> when it was asked
 
-    async def may_hold(self, principal: str, client_id: str) -> Refusal | None:
-        """Return why the client id is not free for the principal; asked before anything is written."""
+    async def may_hold(self, principal: str, client_id: str, *, until: float) -> Refusal | None:
+        """Return why the client id is not free for the principal; asked before anything is written.
+
+        The broker's management is waited for `until` then, by the loop's time.
+        """
         row = self._attached.rows.get(client_id)
-        if row is not None and row.principal != principal and not await self._is_free(row):
+        if row is not None and row.principal != principal and not await self._is_free(row, until):
             return _TAKEN
         if row is None and self._attached.rows.number_of(principal) >= MOST_HELD:
             refusal = self._make_room(principal)
@@ -85,7 +91,7 @@ class Claims:
         attached.rows.forget(row.client_id)
         return None
 
-    async def claim(self, admitted: Admitted) -> Refusal | None:
+    async def claim(self, admitted: Admitted, *, until: float) -> Refusal | None:
         """Have the client id free for the admission, under its lock: kicks done, nobody else's, nothing wrong kept."""
         attached, client_id = self._attached, admitted.client_id
         kicks = attached.kicks
@@ -93,11 +99,11 @@ class Claims:
             refusal = self.must_wait(client_id)
             if refusal is not None:
                 return refusal
-            if not self._in_turn and not await kicks.settle(client_id):
+            if not self._in_turn and not await kicks.settle(client_id, until=until):
                 return _NOT_WIPED
         row = attached.rows.get(client_id)
         if row is not None and row.principal != admitted.principal:
-            if not await self._is_free(row):
+            if not await self._is_free(row, until):
                 return _TAKEN
             session = attached.session(client_id)
             if session is not None:
@@ -111,13 +117,13 @@ class Claims:
         kicks.add(client_id, wipe=True)
         if self._in_turn:
             return _ENDING
-        return None if await kicks.settle(client_id) else _NOT_WIPED
+        return None if await kicks.settle(client_id, until=until) else _NOT_WIPED
 
     async def run(self) -> None:
         """Ask the management about client ids, one after the other, for ever; owned by the caller's task group."""
         while True:
             client_id = await self._questions.get()
-            free = await self._broker_has_none(client_id)
+            free = await self._broker_has_none(client_id, asyncio.get_running_loop().time() + ASK_S)
             self._asking.discard(client_id)
             self._free.pop(client_id, None)
             if free:
@@ -136,7 +142,7 @@ class Claims:
                 return True
         return attached.is_doubtful(admitted)
 
-    async def _is_free(self, row: AttachedSession) -> bool:
+    async def _is_free(self, row: AttachedSession, until: float) -> bool:
         """Return whether the broker has nothing under another principal's client id any more.
 
         The word of the management counts only when the last CONNECT of the client id has had time to show there.
@@ -150,7 +156,7 @@ class Claims:
         if attached.management is None or now_us - since_us < SETTLED_US:
             return False
         if not self._in_turn:
-            return await self._broker_has_none(row.client_id)
+            return await self._broker_has_none(row.client_id, until)
         # An answer is good for as long as a CONNECT needs to show: one that came after it is younger than SETTLED_US.
         if now_us - self._free.get(row.client_id, 0) < SETTLED_US:
             return True
@@ -159,9 +165,9 @@ class Claims:
             self._questions.put_nowait(row.client_id)
         return False
 
-    async def _broker_has_none(self, client_id: str) -> bool:
+    async def _broker_has_none(self, client_id: str, until: float) -> bool:
         management = self._attached.management
         with suppress(ManagementUnavailable, TimeoutError):
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout_at(until):
                 return management is not None and await management.has_session(client_id) is False
         return False

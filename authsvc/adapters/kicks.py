@@ -20,7 +20,6 @@ log = structlog.get_logger(__name__)
 AT_ONCE: Final = 16  # requests to the management under way
 RETRY_FIRST_S: Final = 0.2
 RETRY_MOST_S: Final = 30.0
-SETTLE_S: Final = 2.0  # a CONNECT waits that long for the kick before it
 KICK_S: Final = 15.0  # of one attempt, however slowly the management answers: it holds the client id's lock
 
 
@@ -99,17 +98,17 @@ class Kicks:
             timer.cancel()
             self._retry(kick)
 
-    async def settle(self, client_id: str) -> bool:
+    async def settle(self, client_id: str, *, until: float) -> bool:
         """Have the kick of the client id done now, called under its lock; return False if something may be left there.
 
-        A kick that only ends the connection may fail: the broker does that by itself when the client id connects
-        again. Whoever opens that session drops it.
+        It is waited for `until` then, by the loop's time. A kick that only ends the connection may fail: the broker
+        does that by itself when the client id connects again. Whoever opens that session drops it.
         """
         kick = self._owed.get(client_id)
         if kick is None:
             return True
         try:
-            async with asyncio.timeout(SETTLE_S):
+            async with asyncio.timeout_at(until):
                 await self._management.disconnect(client_id, wipe=kick.wipe)
         except (ManagementUnavailable, TimeoutError):
             return not kick.wipe

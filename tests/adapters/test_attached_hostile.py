@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from authsvc.adapters import claims, kicks
+from authsvc.adapters import attached, claims, kicks
 from authsvc.adapters.adapter import AttachedConfig
 from authsvc.adapters.management import ManagementUnavailable
 from authsvc.adapters.rabbitmq_management import RabbitManagement
@@ -68,6 +68,34 @@ async def test_a_kick_without_an_answer_lets_go_of_the_client_id(
     await asked.wait()
     async with asyncio.timeout(2), hooked.attached().lock("c1"):
         assert hooked.attached().kicks.owes("c1")
+
+
+@pytest.mark.parametrize("then", ["asked again", "kicked"])
+async def test_a_connect_waits_once_for_all_that_the_management_does(
+    hooked: HookWorld, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """Two slow answers, each in time, are not waited for one after the other: the broker has given up by then."""
+    monkeypatch.setattr(attached, "MANAGEMENT_WITHIN_S", 0.6)
+    _, secret = await hooked.app_token()
+    await hooked.authn(secret, "gw1")
+    hooked.clock.move(60)
+    emqx = hooked.attached()
+
+    async def has_session(client_id: str) -> bool:
+        await asyncio.sleep(0.4)
+        return False
+
+    async def disconnect(client_id: str, *, wipe: bool) -> None:
+        await asyncio.sleep(0.4)
+
+    emqx.management.has_session = has_session
+    emqx.management.disconnect = disconnect
+    if then == "kicked":  # the session before is to be wiped, and nobody else does it
+        emqx.closed(emqx.session("c1"), Reason.KICKED)
+        emqx.kicks._owed["c1"] = kicks.Kick("c1", wipe=True)
+    assert (await hooked.authn(secret, "gw2"))["result"] == "deny"
+    monkeypatch.undo()
+    assert (await hooked.authn(secret, "gw2"))["result"] == "allow"
 
 
 async def test_a_kick_that_failed_before_a_refusal_is_owed_on(hooked: HookWorld) -> None:
