@@ -191,7 +191,8 @@ class SqliteDatabase:
                 "synchronous = FULL",
                 "foreign_keys = ON",
                 "wal_autocheckpoint = 0",  # done between groups, after the answers
-                f"journal_size_limit = {2 * CHECKPOINT_BYTES}",
+                f"journal_size_limit = {CHECKPOINT_BYTES}",
+                "temp_store = MEMORY",  # or a group's savepoints make a file, which is deleted with them
                 f"busy_timeout = {int(LOCK_BUDGET_S * 1000)}",
             ):
                 await self._writer.execute_fetchall(f"PRAGMA {pragma}")
@@ -309,7 +310,8 @@ class SqliteDatabase:
 
     async def _checkpoint(self) -> None:
         with suppress(sqlite3.Error, OSError):  # it stays in the log; the next one tries again
-            if self._log.stat().st_size >= CHECKPOINT_BYTES and self._writer is not None:
+            # A log that begins anew keeps its file, cut to this size: it is larger once it has grown by as much again.
+            if self._log.stat().st_size > CHECKPOINT_BYTES and self._writer is not None:
                 await self._writer.execute_fetchall("PRAGMA wal_checkpoint(PASSIVE)")
 
     # -- watching ---------------------------------------------------------------------------------------------------

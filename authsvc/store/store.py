@@ -282,7 +282,8 @@ class Store:
 
     async def changes_after(self, position: int, limit: int = 1000) -> Sequence[Change]:
         """Return the changes after `position`, oldest first. Raises StoreUnavailable if some are no longer kept."""
-        rows = await self.database.read("changes_after", position=position, rows=limit)
+        ((text,),) = await self.database.read("changes_after", position=position, rows=limit)
+        rows = sorted(json.loads(text))
         if rows and rows[0][0] != position + 1:
             # Positions have no gaps here: a commit takes them in order, and a rollback gives them back.
             raise StoreUnavailable(f"changes {position + 1} to {rows[0][0] - 1} are no longer kept: start again")

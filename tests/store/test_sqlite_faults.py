@@ -232,6 +232,23 @@ async def test_the_log_does_not_grow_without_end(world: World, database_path: Pa
     assert database_path.stat().st_size > 10_000_000
 
 
+async def test_a_log_that_began_anew_is_filled_before_it_is_checkpointed_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file keeps its size then: 24 MB of writes need a checkpoint for every four, not for every commit."""
+    writer, asked = world.store.database._writer, []
+    fetch = writer.execute_fetchall
+
+    async def noting(sql: str) -> object:
+        asked.append(sql)
+        return await fetch(sql)
+
+    monkeypatch.setattr(writer, "execute_fetchall", noting)
+    for number in range(300):
+        await world.store.grounds.create("acme", f"g{number}", name="x" * 60_000)
+    assert 3 <= len([sql for sql in asked if "wal_checkpoint" in sql]) <= 12
+
+
 async def test_the_watch_finds_out_that_the_lock_is_gone(world: World, database_path: Path) -> None:
     """`state.writable` recovers without anybody writing."""
     with locked_by_another_process(database_path):

@@ -11,11 +11,15 @@ FROM json_each(:names)
 ORDER BY json_each.key;
 
 -- name: changes_after(position, rows)
-SELECT position, at_us, kind, tenant, key, op, detail
-FROM changes
-WHERE position > :position
-ORDER BY position
-LIMIT :rows;
+-- The first that follow, as one JSON list of lists in any order: each row of an answer costs a wait for the interpreter.
+SELECT json_group_array(json_array(c.position, c.at_us, c.kind, c.tenant, c.key, c.op, c.detail))
+FROM (
+    SELECT position, at_us, kind, tenant, key, op, detail
+    FROM changes
+    WHERE position > :position
+    ORDER BY position
+    LIMIT :rows
+) AS c;
 
 -- name: changes_since(at_us, ops)
 -- Those of the last day, as a rule; :ops is a JSON list.
