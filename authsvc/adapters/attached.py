@@ -235,7 +235,7 @@ class Attached:
                 if written:
                     self.rows.forget(client_id)
                 client_id, written = admitted.client_id, False
-            refused = self.claims.must_wait(client_id)
+            refused = self.claims.must_wait(client_id) or await self.claims.waits_too_long(client_id, until=until)
             if refused is not None:
                 refused = self._refused(refused, request, peer, admitted.tenant)
                 break

@@ -73,6 +73,17 @@ class Claims:
             return _ENDING
         return None
 
+    async def waits_too_long(self, client_id: str, *, until: float) -> Refusal | None:
+        """Return a refusal where a kick that holds the client id's lock does not come to an end `until` then."""
+        attached = self._attached
+        if attached.kicks is not None and attached.kicks.holds(client_id):
+            try:
+                async with asyncio.timeout_at(until), attached.lock(client_id):
+                    return None
+            except TimeoutError:
+                return _ENDING
+        return None
+
     def _make_room(self, principal: str) -> Refusal | None:
         """Give up the oldest client id of a principal that has too many; nobody else's is touched."""
         attached = self._attached

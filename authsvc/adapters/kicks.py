@@ -90,6 +90,11 @@ class Kicks:
         kick = self._owed.get(client_id)
         return kick is not None and (kick.wipe or kick.taken)
 
+    def holds(self, client_id: str) -> bool:
+        """Return whether a kick has the client id's lock, or is about to."""
+        kick = self._owed.get(client_id)
+        return kick is not None and kick.taken
+
     def hurry(self, client_id: str) -> None:
         """Send the kick now if it waits to be tried again."""
         kick = self._owed.get(client_id)

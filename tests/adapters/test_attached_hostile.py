@@ -98,6 +98,33 @@ async def test_a_connect_waits_once_for_all_that_the_management_does(
     assert (await hooked.authn(secret, "gw2"))["result"] == "allow"
 
 
+async def test_a_connect_does_not_wait_for_a_kick_without_an_answer(
+    hooked: HookWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused while the broker still listens, and not admitted to a connection that the broker gave up."""
+    monkeypatch.setattr(attached, "MANAGEMENT_WITHIN_S", 0.1)
+    _, secret = await hooked.app_token()
+    await hooked.authn(secret, "gw1")
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def disconnect(client_id: str, *, wipe: bool) -> None:
+        asked.set()
+        await answered.wait()
+
+    hooked.attached().management.disconnect = disconnect
+    hooked.attached().wipe("c1")
+    await asked.wait()
+    async with asyncio.timeout(kicks.KICK_S / 2):
+        assert (await hooked.authn(secret, "gw1"))["result"] == "deny"
+    assert hooked.attached().session("c1") is None
+    monkeypatch.setattr(attached, "MANAGEMENT_WITHIN_S", 5)
+    waiting = asyncio.create_task(hooked.authn(secret, "gw1"))
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+    answered.set()
+    assert (await waiting)["result"] == "allow"
+
+
 async def test_a_kick_that_failed_before_a_refusal_is_owed_on(hooked: HookWorld) -> None:
     """The CONNECT would have ended the expired connection; it was refused, so the connection is still there."""
     expiring, secret = await hooked.app_token(expires_at_us=hooked.clock.now_us() + 300_000)
