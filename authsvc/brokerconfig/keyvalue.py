@@ -38,7 +38,10 @@ def read_cuttlefish(text: str) -> Lines:
         if match is None:
             read.unknown.append((number, "this is no `key = value`"))
             continue
-        read.options.append(Line(key=match[1], value=match[2].strip("'\""), line=number))
+        value, hash_, _ = match[2].partition("#")
+        if hash_:  # cuttlefish 3.0 ends the value there; to the grammar of older ones it is part of it
+            read.unknown.append((number, "a `#` right behind a value: a comment to some versions, and not to others"))
+        read.options.append(Line(key=match[1], value=value.strip("'\""), line=number))
     return read
 
 

@@ -109,6 +109,16 @@ def test_only_the_end_of_a_line_ends_a_comment(end: str, tmp_path: Path) -> None
     ]
 
 
+def test_a_comment_without_a_space_hides_no_value(tmp_path: Path) -> None:
+    """RabbitMQ 3.10 reads `true`; what another version reads is not guessed."""
+    text = render(Installation(kind="rabbitmq"))[0].text + "mqtt.allow_anonymous = true#not\n"
+    line = text.count("\n")
+    assert said("rabbitmq", tmp_path, main__conf=text) == {
+        ("unknown", "syntax", line),
+        ("unsafe", "mqtt.allow_anonymous", line),
+    }
+
+
 ADDED = [
     ("mosquitto-go-auth", "allow_anonymous 1", "allow_anonymous", "unsafe"),
     ("mosquitto-go-auth", "plugin /usr/lib/mosquitto_dynamic_security.so", "plugin", "unsafe"),
