@@ -89,8 +89,9 @@ async def _run(column: Column, cases: list[Case]) -> dict[str, Outcome]:
                 except Exception as error:
                     return Outcome(accident=error)
 
-        outcomes = await asyncio.gather(*(one(case) for case in cases))
-    return dict(zip((case.name for case in cases), outcomes, strict=True))
+        longest_first = sorted(cases, key=lambda case: case.waits_s, reverse=True)  # or they wait when all else is done
+        outcomes = await asyncio.gather(*(one(case) for case in longest_first))
+    return dict(zip((case.name for case in longest_first), outcomes, strict=True))
 
 
 __all__ = ["Outcome", "Playhouse", "Stage", "playhouse"]

@@ -338,3 +338,17 @@ class Case:
     bind: str = "never"  # bind_client_id of the definition
     modules: bool = False  # `A` is a gateway
     levels: tuple[int, ...] = (3, 4, 5)
+
+    @property
+    def waits_s(self) -> float:
+        """How long the case waits by itself: for what it lets expire, and where it says so."""
+        waits = 0.0
+        for step in self.steps:
+            match step:
+                case Wait():
+                    waits += step.seconds
+                case Token():
+                    waits += step.expires_s or 0
+                case Regenerate():
+                    waits += step.overlap_s
+        return waits
