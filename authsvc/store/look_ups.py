@@ -1,8 +1,10 @@
 """Look-ups: questions by a unique key, which all that are asked at one moment cross over to a reader's thread together.
 
 The hop there and back costs more than a look-up on an index, because both threads contend for the interpreter's lock.
-So there is one reader for them: while it answers one group, the next gathers. Whatever may take longer than a few rows
-by their key (a page, a set, a batch of changes) is no look-up, and holds none up.
+So there is one reader for them: while it answers one group, the next gathers, and goes on gathering while every turn of
+the loop brings more. What was answered together goes on together: the registrations of a fleet, which follow, are one
+commit too. Whatever may take longer than a few rows by their key (a page, a set, a batch of changes) is no look-up, and
+holds none up.
 
 Each step of a statement gives the lock up and takes it back. Where many ask the same at one moment, and most of them
 for what is not there, as all first connections do, one statement answers them all (`ask_of_many`).
@@ -25,6 +27,7 @@ from authsvc.store.database import Row
 from authsvc.store.faults import another, is_accident
 
 MAX_GROUP: Final = 256  # bounds how long the first of them waits
+GATHERING_S: Final = 0.01  # so does this, where every turn of a busy loop brings one more
 
 
 @dataclass(slots=True, eq=False)
@@ -116,12 +119,21 @@ class LookUps:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._waiting:
+                    await self._let_more_come()
                     group = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_GROUP))]
                     await self._answer(group)
         finally:
             for look_up in (*group, *self._waiting):
                 if not look_up.future.done():
                     look_up.future.set_exception(StoreUnavailable("the store is closed"))
+
+    async def _let_more_come(self) -> None:
+        """Wait for the next turn of the loop while each brings more questions; one that is alone waits for one turn."""
+        until = self._loop.time() + GATHERING_S
+        asked = 0
+        while asked < len(self._waiting) < MAX_GROUP and self._loop.time() < until:
+            asked = len(self._waiting)
+            await asyncio.sleep(0)
 
     async def _answer(self, group: Sequence[LookUp]) -> None:
         self._reader.group = group

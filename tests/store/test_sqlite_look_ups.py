@@ -8,6 +8,7 @@ import pytest
 
 from authsvc.core.errors import StoreUnavailable
 from authsvc.core.facts import RETIRED, Thing
+from authsvc.store import look_ups
 from authsvc.store.look_ups import MAX_GROUP, Reader
 from tests.store.conftest import World, refused
 
@@ -17,18 +18,24 @@ SELECT count(*) FROM numbers
 """
 
 
-async def test_what_is_asked_at_one_moment_is_answered_in_a_few_groups(world: World, monkeypatch) -> None:
-    """A thousand questions, each answered with its own row, in as many hops as the bound of a group allows."""
-    for key in ("a", "b"):
-        await world.register(key)
-    groups: list[int] = []
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many questions each hop took over."""
+    sizes: list[int] = []
     commit = Reader.commit
 
     def counted(reader: Reader) -> None:
-        groups.append(len(reader.group))
+        sizes.append(len(reader.group))
         commit(reader)
 
     monkeypatch.setattr(Reader, "commit", counted)
+    return sizes
+
+
+async def test_what_is_asked_at_one_moment_is_answered_in_a_few_groups(world: World, groups: list[int]) -> None:
+    """A thousand questions, each answered with its own row, in as many hops as the bound of a group allows."""
+    for key in ("a", "b"):
+        await world.register(key)
     keys = ["a", "b", "c", "d"] * 250
     things = await asyncio.gather(*(world.store.thing("acme", key) for key in keys))
     for key, thing in zip(keys, things, strict=True):
@@ -36,6 +43,48 @@ async def test_what_is_asked_at_one_moment_is_answered_in_a_few_groups(world: Wo
     assert sum(groups) == len(keys)
     assert len(groups) <= len(keys) / MAX_GROUP + 2
     assert max(groups) <= MAX_GROUP
+
+
+async def _ask_one_a_turn(world: World, count: int) -> list[asyncio.Task[object]]:
+    asking = []
+    for _ in range(count):
+        asking.append(asyncio.create_task(world.store.tenant("acme")))
+        await asyncio.sleep(0)
+    return asking
+
+
+async def test_what_every_turn_of_the_loop_brings_is_answered_together(
+    world: World, groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet's CONNECTs do not arrive in one turn: a hop for each few of them cost more than all else."""
+    monkeypatch.setattr(look_ups, "GATHERING_S", 60.0)
+    asking = await _ask_one_a_turn(world, 50)
+    await asyncio.gather(*asking)
+    assert sum(groups) == 50
+    assert len(groups) <= 3
+
+
+async def test_a_question_that_is_alone_waits_for_nobody(
+    world: World, groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for the time that a group may take to gather."""
+    monkeypatch.setattr(look_ups, "GATHERING_S", 60.0)
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await world.store.tenant("acme")
+    assert groups == [1, 1, 1]
+
+
+async def test_the_first_does_not_wait_for_ever_while_more_come(
+    world: World, groups: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many turns bring another: the time is bounded."""
+    monkeypatch.setattr(look_ups, "MAX_GROUP", 100_000)
+    asking = []
+    while not groups and len(asking) < 20_000:
+        asking += await _ask_one_a_turn(world, 1)
+    assert groups
+    await asyncio.gather(*asking)
 
 
 async def test_a_mistake_in_one_question_fails_that_one_alone(world: World) -> None:
