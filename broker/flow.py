@@ -113,7 +113,7 @@ class Flow(asyncio.Protocol):
             self._inbound_failed(problem)
             return
         self._flush()
-        if inbound.more and self.is_open and not self._holds & Hold.TURN:
+        if inbound.rest and self.is_open and not self._holds & Hold.TURN:
             self.hold(Hold.TURN)
             self._loop.call_soon(self._go_on)
         self._check_buffer()
@@ -131,7 +131,7 @@ class Flow(asyncio.Protocol):
             self._inbound_failed(problem)
             return
         self._flush()
-        if self.inbound.more:
+        if self.inbound.rest:
             self._loop.call_soon(self._go_on)
         else:
             self.release(Hold.TURN)
@@ -221,7 +221,7 @@ class Flow(asyncio.Protocol):
         except Exception as problem:  # noqa: BLE001
             self._outbound_failed(problem)
             return
-        if outbound.more and not self._link_holds & Hold.TURN:
+        if outbound.rest and not self._link_holds & Hold.TURN:
             self._hold_link(Hold.TURN)
             self._loop.call_soon(self._deliver_more)
         self._check_buffer()
@@ -232,7 +232,7 @@ class Flow(asyncio.Protocol):
             return
         try:
             self.outbound.feed(data)
-            while self.outbound.more:
+            while self.outbound.rest:
                 self.outbound.go_on()
         except Exception as problem:  # noqa: BLE001
             self._outbound_failed(problem)
@@ -245,7 +245,7 @@ class Flow(asyncio.Protocol):
         except Exception as problem:  # noqa: BLE001
             self._outbound_failed(problem)
             return
-        if self.outbound.more:
+        if self.outbound.rest:
             self._loop.call_soon(self._deliver_more)
         else:
             self._release_link(Hold.TURN)

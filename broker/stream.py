@@ -32,7 +32,7 @@ def _no_run(
 
 
 class Stream(ABC):
-    """Cuts chunks into packets. `feed` handles as much as one turn of the loop should; `more` tells of a rest.
+    """Cuts chunks into packets. `feed` handles as much as one turn of the loop should, and leaves a `rest` for `go_on`.
 
     Args:
         memo: the decisions of this direction.
@@ -50,11 +50,11 @@ class Stream(ABC):
         "_max_in_run",
         "_max_packet",
         "_position",
-        "_rest",
         "_retain_in_run",
         "_scan",
         "codec",
         "memo",
+        "rest",
     )
 
     def __init__(
@@ -77,13 +77,8 @@ class Stream(ABC):
         self._max_packet = max_packet
         self._legal = legal_first_bytes(codec.level)
         self._framer = Framer(max_packet, level=codec.level)
-        self._rest = b""  # packets that wait for the next turn, from `_position` on
+        self.rest = b""  # packets that wait for the next turn, from `_position` on
         self._position = 0
-
-    @property
-    def more(self) -> bool:
-        """Whether packets wait that `feed` left for the next turn: call `go_on`."""
-        return bool(self._rest)
 
     def feed(self, data: bytes) -> bool:
         """Take bytes that may be cut anywhere; return whether at least one packet was complete.
@@ -91,21 +86,21 @@ class Stream(ABC):
         Raises:
             MalformedPacket: a packet breaks the protocol; what came before it was handled.
         """
-        if self._rest:
-            self._rest = self._rest[self._position :] + data
+        if self.rest:
+            self.rest = self.rest[self._position :] + data
             self._position = 0
             return False
         return self._run(self._framer.feed(data), 0)
 
     def go_on(self) -> None:
         """Handle what the last turn left."""
-        rest, position = self._rest, self._position
-        self._rest, self._position = b"", 0
+        rest, position = self.rest, self._position
+        self.rest, self._position = b"", 0
         self._run(rest, position)
 
     def clear(self) -> None:
         """Forget whatever waits."""
-        self._rest, self._position = b"", 0
+        self.rest, self._position = b"", 0
 
     def _run(self, data: bytes, start: int) -> bool:
         size = len(data)
@@ -124,16 +119,14 @@ class Stream(ABC):
             )
             if stop > position:
                 self.forward(data if stop - position == size else data[position:stop])
-                position = stop
-                if not self.open:
+                if why == END or not self.open:
                     return True
-            if why == END:
-                return True
+                position = stop
             if why == CUT or (end := self._framer.cut(data, position)) == NEED_MORE:
                 self._framer.keep(data, position)
                 return position > start
             if turns == 0 or self.full:
-                self._rest, self._position = data, position
+                self.rest, self._position = data, position
                 return True
             turns -= 1
             self.handle(data[position:end])

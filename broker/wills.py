@@ -118,7 +118,7 @@ async def _send_on_link(connection: ClientConnection, will: WillMessage) -> None
             answers.put_nowait(wire.PUBCOMP if refused else kind)
 
     connection.outbound.swallow = swallow
-    while connection.outbound.more:
+    while connection.outbound.rest:
         connection.outbound.go_on()
     link.resume()
     publish = codec.encode_publish(

@@ -161,7 +161,7 @@ class Framer:
         """
         tail = self._tail
         if not tail:
-            if data:
+            if self._expects_connect and data:
                 self._check_first(data[0])
             return data
         tail += data
@@ -189,7 +189,8 @@ class Framer:
         The copy is of the whole rest: who stops in the middle of a buffer again and again should hold (buffer, pos).
         """
         if pos < len(buffer):
-            self._check_first(buffer[pos])
+            if self._expects_connect:
+                self._check_first(buffer[pos])
             self._need = packet_size(buffer, pos, self.limit, self._legal)
             self._tail = bytearray(memoryview(buffer)[pos:])
 
@@ -202,5 +203,5 @@ class Framer:
         self.keep(buffer, pos)
 
     def _check_first(self, first: int) -> None:
-        if self._expects_connect and first & TYPE_MASK != CONNECT:
+        if first & TYPE_MASK != CONNECT:
             raise MalformedPacket("MQTT-3.1.0-1", f"the first packet begins with {first:#04x}; it must be a CONNECT")

@@ -80,7 +80,9 @@ def scan_run(
     acked_retain = tables[3].get if retain else _NOTHING.get
     count = 0
     try:
-        while count != max_count:
+        while pos < size:
+            if count == max_count:
+                return Run(pos, count, FULL)
             first = data[pos]
             length = data[pos + 1]
             body = pos + 2
@@ -130,12 +132,10 @@ def scan_run(
             pos = after
             count += 1
     except IndexError:
-        # The chunk ended where a byte was looked for: at a boundary, in a header, or in a packet too short for its
-        # fields. Asking here, once a chunk, is cheaper than asking before every byte.
-        if pos >= size:
-            return Run(pos, count, END)
+        # The chunk ended where a byte was looked for: in a header, or in a packet too short for its fields. Asking
+        # here is cheaper than asking before every byte.
         return Run(pos, count, SLOW if _is_whole(data, pos) else CUT)
-    return Run(pos, count, FULL if pos < size else END)
+    return Run(pos, count, END)
 
 
 def _is_whole(data: bytes, pos: int) -> bool:

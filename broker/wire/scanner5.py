@@ -49,7 +49,9 @@ def scan_run5(
     acked_retain = tables[3].get if retain else _NOTHING.get
     count = 0
     try:
-        while count != max_count:
+        while pos < size:
+            if count == max_count:
+                return Run(pos, count, FULL)
             first = data[pos]
             length = data[pos + 1]
             body = pos + 2
@@ -114,10 +116,8 @@ def scan_run5(
             pos = after
             count += 1
     except IndexError:  # as in `scan_run`
-        if pos >= size:
-            return Run(pos, count, END)
         return Run(pos, count, SLOW if _is_whole(data, pos) else CUT)
-    return Run(pos, count, FULL if pos < size else END)
+    return Run(pos, count, END)
 
 
 def has_harmless_properties(data: bytes, pos: int, after: int, from_server: bool) -> bool:
