@@ -223,6 +223,7 @@ class TcpLink(asyncio.Protocol):
         """Tell the owner, once."""
         if self._deadline is not None:
             self._deadline.cancel()
+        self._transport = None  # uvloop's raises for whoever uses it from now on: a farewell that is under way
         if not self.answer.done():
             self.answer.set_exception(UpstreamUnavailable("the broker ended the connection before its CONNACK"))
             self.answer.exception()  # nobody may be waiting any more

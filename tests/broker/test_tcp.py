@@ -10,6 +10,7 @@ import pytest
 from authsvc.core.errors import UpstreamUnavailable
 from broker import wire
 from broker.tcp import TcpUpstream
+from broker.tcp.link import TcpLink
 from tests.broker.link_owner import Owner, connected, subscribe, turns
 from tests.broker.mosquitto import Mosquitto, free_port
 
@@ -299,3 +300,37 @@ async def test_a_cancelled_connect_leaves_nothing_behind(upstream, mosquitto):
     mosquitto.thaw()
     await until(lambda: not upstream._links or set(upstream._links) != {A} and A not in upstream._links)
     assert owner.closed == []
+
+
+class EndedTransport(asyncio.Transport):
+    """As uvloop's: whoever uses it after its end is told so by an exception."""
+
+    def __init__(self):
+        super().__init__()
+        self.ended = False
+
+    def __getattribute__(self, name):
+        if name not in {"ended", "get_extra_info"} and object.__getattribute__(self, "ended"):
+            raise RuntimeError(f"`{name}` of a closed transport")
+        return object.__getattribute__(self, name)
+
+    def write(self, data): ...
+    def is_closing(self):
+        return False
+
+
+async def test_what_is_said_on_a_link_that_the_broker_ended_is_said_to_nobody():
+    """A farewell may wait for an answer when the broker ends the connection: what it says then is no accident."""
+    owner = Owner()
+    link = TcpLink(owner, A, clean=True, gone=lambda _: None)
+    transport = EndedTransport()
+    link.connection_made(transport)
+    transport.ended = True
+    link.connection_lost(None)
+    link.write(b"\xe0\0")
+    link.pause()
+    link.resume()
+    link.subscribed([("a", 1)])
+    link.close()
+    link.abort()
+    await link.wait_closed()
