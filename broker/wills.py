@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 ACKNOWLEDGED_WITHIN_S = 1.0  # a will of QoS 1 or 2; it is sent either way
 CLOSED_WITHIN_S = 3.0  # an upstream that takes longer to let go loses what is buffered towards it
+_LOST = 0  # in the place of an answer: the link has ended
 
 
 class Farewell:
@@ -61,8 +62,7 @@ async def _farewell(connection: ClientConnection) -> None:
     if not link.used:
         link.close()  # nothing to take back, and for a will alone none is opened
     if not connection.link_closed:
-        if will is not None:
-            await _send_on_link(connection, will)
+        if will is not None and await _send_on_link(connection, will):
             will = None
         link.write(_disconnect(connection))
         link.close()
@@ -97,7 +97,8 @@ def _may_send(connection: ClientConnection, will: WillMessage) -> bool:
     return decision.allowed and connection.capabilities.carries(will.topic)
 
 
-async def _send_on_link(connection: ClientConnection, will: WillMessage) -> None:
+async def _send_on_link(connection: ClientConnection, will: WillMessage) -> bool:
+    """Send the will behind all that the client sent; return False where the broker ended the link before taking it."""
     link = connection.link
     codec = connection.terms.upstream_codec
     qos = min(will.qos, connection.terms.maximum_qos)
@@ -107,7 +108,7 @@ async def _send_on_link(connection: ClientConnection, will: WillMessage) -> None
         retain = False
     if qos == 0:
         link.write(codec.encode_publish(will.topic, will.payload, retain=retain, properties=will.properties))
-        return
+        return True
     packet_id = connection.requests.free_id(connection.state)
     answers: asyncio.Queue[int] = asyncio.Queue()
 
@@ -125,17 +126,19 @@ async def _send_on_link(connection: ClientConnection, will: WillMessage) -> None
         will.topic, will.payload, qos=qos, retain=retain, packet_id=packet_id, properties=will.properties
     )
     link.write(publish)
-    with contextlib.suppress(TimeoutError):
+    lost = asyncio.create_task(link.wait_closed(), name="link of a will")
+    lost.add_done_callback(lambda _: answers.put_nowait(_LOST))
+    try:
         async with asyncio.timeout(ACKNOWLEDGED_WITHIN_S):
-            if qos == 1:
-                await answers.get()
-            else:
-                while (answer := await answers.get()) != wire.PUBREC:
-                    if answer == wire.PUBCOMP:
-                        return
+            first = await answers.get()
+            if qos == 2 and first == wire.PUBREC:
                 link.write(codec.encode_ack(wire.PUBREL, packet_id))
-                while await answers.get() != wire.PUBCOMP:
-                    pass
+                await answers.get()  # whatever it is: the message is the broker's
+            return first != _LOST
+    except TimeoutError:
+        return True
+    finally:
+        lost.cancel()
 
 
 async def _send_on_service_connection(connection: ClientConnection, will: WillMessage) -> None:

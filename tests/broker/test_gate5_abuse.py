@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from authsvc.core.credentials import WillMessage
+from authsvc.core.reasons import Reason
+from authsvc.sessions import Will
 from broker import wire
 from broker.upstream import Upstream
 from broker.wire.properties import (
@@ -119,3 +121,20 @@ async def test_who_makes_the_broker_end_his_connection_has_only_his_own_will_los
         await asyncio.gather(*rig.gate._farewells)
     await rig.client("a")
     assert upstream._service._talk is talk, "the service connection was lost"
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_a_will_on_its_way_when_the_broker_ends_the_link_goes_another_way(rig: Rig, qos: int) -> None:
+    """What the client said last ends its own link, the will right behind it: neither lost nor waited for."""
+    spy = await rig.client("spy")
+    await spy.subscribe(("t/g/a/w", 2))
+    a = await rig.client("a", will=WillMessage(topic="t/g/a/w", payload=b"w", qos=qos, retain=False))
+    await a.publish("t/g/a/x", qos=1)  # its link is open
+    connection: Any = session_of(rig).connection
+    connection.data_received(V5.encode_publish("t/g/a/" + "x/" * 200, b""))
+    connection.transport.abort()
+    connection.end(Reason.CONNECTION_LOST, Will.SEND)
+    began = asyncio.get_running_loop().time()
+    assert (await spy.delivery()).topic == "t/g/a/w"
+    await connection.wait_ended()
+    assert asyncio.get_running_loop().time() - began < 0.8
