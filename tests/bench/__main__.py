@@ -26,7 +26,7 @@ BENCHMARKS: dict[str, Callable[[int], Iterable[Row]]] = {  # each takes the numb
     "scale": admission.scale,
 }
 
-ROUNDS = 5
+ROUNDS = 7
 
 
 def main() -> None:
