@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -143,14 +145,21 @@ def request(
     return ConnectRequest(client_id=client_id, clean_session=clean, username=thing, password=text.encode(), will=will)
 
 
-@pytest.fixture
-async def world(tmp_path) -> AsyncIterator[World]:
+@asynccontextmanager
+async def started(folder: Path, **options: int) -> AsyncIterator[World]:
+    """A world with tenant `T` whose store is in the folder; `options` are those of the service."""
     clock = Clock()
-    store = await Store.open(tmp_path / "authsvc.db", now_us=clock.now_us)
-    made = World(store, clock)
+    store = await Store.open(folder / "authsvc.db", now_us=clock.now_us)
+    made = World(store, clock, **options)
     await made.start()
     await store.tenants.create(T)
     await made.settle()
     yield made
     await made.stop()
     await store.close()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with started(tmp_path) as made:
+        yield made

@@ -22,7 +22,7 @@ from authsvc.core.facts import (
 from authsvc.core.policy import Action
 from authsvc.core.reasons import Reason
 from authsvc.service import Admitted
-from tests.service.conftest import T, World, request
+from tests.service.conftest import T, World, request, started
 
 
 async def test_the_first_connection_registers_the_thing_with_what_the_token_carries(world: World):
@@ -236,40 +236,24 @@ async def test_quota_admits_exactly_max_things(world: World):
 
 async def test_persistent_sessions_are_limited_per_principal(tmp_path):
     """The session above the limit is refused; those that exist resume, and a clean session is always possible."""
-    from tests.service.conftest import Clock, Store
-
-    clock = Clock()
-    store = await Store.open(tmp_path / "authsvc.db", now_us=clock.now_us)
-    world = World(store, clock, max_persistent_sessions=2)
-    await world.start()
-    await store.tenants.create(T)
-    _, text = await world.ground_token("default")
-    await world.connect(text, client_id="a", clean=False)
-    await world.connect(text, client_id="b", clean=False)
-    assert await world.refused(text, client_id="c", clean=False) is Reason.SESSION_LIMIT
-    await world.connect(text, client_id="a", clean=False)
-    await world.connect(text, client_id="c", clean=True)
-    await world.connect(text, client_id="b", clean=True)  # gives its place back
-    await world.connect(text, client_id="c", clean=False)
-    await world.stop()
-    await store.close()
+    async with started(tmp_path, max_persistent_sessions=2) as world:
+        _, text = await world.ground_token("default")
+        await world.connect(text, client_id="a", clean=False)
+        await world.connect(text, client_id="b", clean=False)
+        assert await world.refused(text, client_id="c", clean=False) is Reason.SESSION_LIMIT
+        await world.connect(text, client_id="a", clean=False)
+        await world.connect(text, client_id="c", clean=True)
+        await world.connect(text, client_id="b", clean=True)  # gives its place back
+        await world.connect(text, client_id="c", clean=False)
 
 
 async def test_the_longest_client_id_is_a_setting(tmp_path):
     """One byte more than is set is refused, and registers nothing."""
-    from tests.service.conftest import Clock, Store
-
-    clock = Clock()
-    store = await Store.open(tmp_path / "authsvc.db", now_us=clock.now_us)
-    world = World(store, clock, max_client_id_bytes=30)
-    await world.start()
-    await store.tenants.create(T)
-    _, text = await world.app_token()
-    await world.connect(text, "gw-1", client_id="x" * 30)
-    assert await world.refused(text, "gw-2", client_id="x" * 29 + "é") is Reason.CLIENT_ID_INVALID
-    assert await store.thing(T, "gw-2") is None
-    await world.stop()
-    await store.close()
+    async with started(tmp_path, max_client_id_bytes=30) as world:
+        _, text = await world.app_token()
+        await world.connect(text, "gw-1", client_id="x" * 30)
+        assert await world.refused(text, "gw-2", client_id="x" * 29 + "é") is Reason.CLIENT_ID_INVALID
+        assert await world.store.thing(T, "gw-2") is None
 
 
 async def test_the_upstream_id_is_kept_for_a_persistent_session_and_fresh_for_a_clean_one(world: World):

@@ -14,8 +14,7 @@ from authsvc.core.credentials import ConnectRequest
 from authsvc.core.facts import Refusal
 from authsvc.core.reasons import Reason
 from authsvc.service import Admitted
-from authsvc.store import Store
-from tests.service.conftest import Clock, T, World
+from tests.service.conftest import T, World, started
 
 BUSY_S = 0.1  # well below what a commit waits for another process's lock
 
@@ -23,15 +22,8 @@ BUSY_S = 0.1  # well below what a commit waits for another process's lock
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     """One persistent session for each principal."""
-    clock = Clock()
-    store = await Store.open(tmp_path / "authsvc.db", now_us=clock.now_us)
-    made = World(store, clock, max_persistent_sessions=1)
-    await made.start()
-    await store.tenants.create(T)
-    await made.settle()
-    yield made
-    await made.stop()
-    await store.close()
+    async with started(tmp_path, max_persistent_sessions=1) as made:
+        yield made
 
 
 @asynccontextmanager

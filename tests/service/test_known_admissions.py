@@ -10,8 +10,7 @@ from authsvc.core.credentials import WillMessage
 from authsvc.core.facts import Refusal, TenantState, ThingState
 from authsvc.core.policy import Action
 from authsvc.core.reasons import Reason
-from authsvc.store import Store
-from tests.service.conftest import Clock, T, World, request
+from tests.service.conftest import T, World, request, started
 
 
 async def known(world: World, **fields: object) -> tuple[str, str]:
@@ -96,17 +95,11 @@ async def test_another_thing_client_id_or_kind_of_session_is_another_connect(wor
 
 async def test_the_number_of_persistent_sessions_is_asked_each_time(tmp_path):
     """An admission that is remembered from before the limit was reached opens none above it."""
-    clock = Clock()
-    store = await Store.open(tmp_path / "authsvc.db", now_us=clock.now_us)
-    world = World(store, clock, max_persistent_sessions=1)
-    await world.start()
-    await store.tenants.create(T)
-    _, text = await world.ground_token("default")
-    await world.admitted(text, client_id="c2", clean=False)  # remembered, never opened
-    await world.connect(text, client_id="c1", clean=False)
-    assert await world.refused(text, client_id="c2", clean=False) is Reason.SESSION_LIMIT
-    await world.stop()
-    await store.close()
+    async with started(tmp_path, max_persistent_sessions=1) as world:
+        _, text = await world.ground_token("default")
+        await world.admitted(text, client_id="c2", clean=False)  # remembered, never opened
+        await world.connect(text, client_id="c1", clean=False)
+        assert await world.refused(text, client_id="c2", clean=False) is Reason.SESSION_LIMIT
 
 
 async def test_who_holds_the_client_id_is_asked_each_time(world: World):

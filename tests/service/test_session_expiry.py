@@ -12,21 +12,14 @@ from authsvc.core.reasons import Reason
 from authsvc.service import Admitted
 from authsvc.store import Store
 from authsvc.store.clearings import UpstreamSession
-from tests.service.conftest import Clock, T, World
+from tests.service.conftest import Clock, T, World, started
 
 
 @pytest.fixture
 async def world(tmp_path) -> AsyncIterator[World]:
     """Two persistent sessions for each principal."""
-    clock = Clock()
-    store = await Store.open(tmp_path / "authsvc.db", now_us=clock.now_us)
-    made = World(store, clock, max_persistent_sessions=2)
-    await made.start()
-    await store.tenants.create(T)
-    await made.settle()
-    yield made
-    await made.stop()
-    await store.close()
+    async with started(tmp_path, max_persistent_sessions=2) as made:
+        yield made
 
 
 async def admit(world: World, text: str, client_id: str, *, clean: bool, expiry_s: int | None) -> Admitted | Refusal:
