@@ -5,9 +5,9 @@ wipes those that have expired, and forgets old change rows.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -18,9 +18,12 @@ from authsvc.store.endings import wipe_client
 
 log = structlog.get_logger(__name__)
 
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
 INTERVAL_S: Final = 5.0
 MAX_SEEN: Final = 200_000  # things noted and not yet written; while the file cannot be written, the rest is let go
-SEEN_PER_WORK: Final = 500  # a long work would hold up the others of its group
+NOTED_PER_WORK: Final = 500  # a long work would hold up the others of its group
 CHANGES_PER_WORK: Final = 1_000
 KEEP_CHANGES_US: Final = 24 * 3600 * 1_000_000
 # An expired session is not resumed from the instant of its end on; its row goes later, when whoever resumed it just
@@ -78,22 +81,36 @@ class Housekeeping:
                 log.exception("housekeeping_failed", problem=type(error).__name__)
 
     async def flush(self) -> None:
-        """Write what is buffered and delete old change rows. Raises StoreUnavailable; nothing noted is lost then."""
-        while batch := dict(islice(self._seen.items(), SEEN_PER_WORK)):
-            await self._database.write(lambda tx, batch=batch: _write_seen(tx, batch))  # type: ignore[misc]
-            for name, at_us in batch.items():
-                if self._seen.get(name) == at_us:
-                    del self._seen[name]
-        while ends := dict(islice(self._ends.items(), SEEN_PER_WORK)):
+        """Write what is buffered and delete old change rows. Raises StoreUnavailable; nothing noted is lost then.
+
+        What is noted while it writes waits for the next time: of a fleet that keeps connecting some always is, and one
+        commit would follow the other for ever.
+        """
+        for seen in _batches(self._seen):
+            await self._database.write(lambda tx, seen=seen: _write_seen(tx, seen))  # type: ignore[misc]
+            _drop_written(self._seen, seen)
+        for ends in _batches(self._ends):
             await self._database.write(lambda tx, ends=ends: _write_ends(tx, ends))  # type: ignore[misc]
-            for upstream_id, end in ends.items():
-                if self._ends.get(upstream_id) == end:
-                    del self._ends[upstream_id]
+            _drop_written(self._ends, ends)
         while (await self._database.write(_wipe_expired)).value == EXPIRED_PER_WORK:
             pass
         readers = dict(self._readers)
         while (await self._database.write(lambda tx: _forget(tx, readers))).value == CHANGES_PER_WORK:
             pass
+
+
+def _batches(noted: Mapping[K, V]) -> Iterator[dict[K, V]]:
+    """Yield what is noted now, `NOTED_PER_WORK` at a time, each as it stands when its turn comes."""
+    keys = tuple(noted)
+    for start in range(0, len(keys), NOTED_PER_WORK):
+        yield {key: noted[key] for key in keys[start : start + NOTED_PER_WORK] if key in noted}
+
+
+def _drop_written(noted: dict[K, V], written: Mapping[K, V]) -> None:
+    """Forget what was written; what has been noted anew meanwhile stays."""
+    for key, value in written.items():
+        if noted.get(key) == value:
+            del noted[key]
 
 
 def _write_seen(tx: Transaction, seen: dict[tuple[str, str], int]) -> None:

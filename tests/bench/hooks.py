@@ -14,7 +14,7 @@ from tests.bench.fleets import prepare
 from tests.bench.table import Row
 from tests.bench.traffic import paired
 
-ANSWERS = 4_000
+ANSWERS = 10_000
 SOCKETS = 16  # kept alive, each with one request under way, as a broker's pool has them
 THINGS = 200
 GOAL = 0.5

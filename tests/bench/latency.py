@@ -48,7 +48,7 @@ def bad_logins(rounds: int) -> Iterator[Row]:
         fleet = prepare(service)
         fleet.register(1)
         quiet, loud = [], []
-        for _ in range(min(rounds, 2)):
+        for _ in range(min(rounds, 3)):
             quiet.append(waits(service.mqtt, fleet.login(0), fleet.reader(), seconds=seconds)[98])
             guesses = _guesses(int(BAD_LOGINS * (seconds + FIRST / RATE)))
             with connector.refused_beside(service.mqtt, guesses, rate=BAD_LOGINS):

@@ -68,6 +68,43 @@ async def test_seen_times_survive_a_time_without_writing_and_the_close(world: Wo
     await reopened.close()
 
 
+async def test_a_flush_ends_while_things_go_on_connecting(
+    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is noted again during each commit: it is written once, later than that by the next flush, and expired
+    sessions and old changes have their turn.
+    """
+    keys = [f"t{number}" for number in range(5)]
+    await asyncio.gather(*(world.store.things.create("acme", key) for key in keys))
+    written: list[int] = []
+    write_seen, forget, forgotten = housekeeping._write_seen, housekeeping._forget, asyncio.Event()
+
+    def noted_again(*args: object) -> None:
+        write_seen(*args)
+        written.append(clock.now_us)
+        clock.now_us += 1_000
+        for key in keys:
+            world.store.note_seen("acme", key)
+            world.store.note_session_end(key, expiry_s=1, expires_at_us=clock.now_us)
+
+    def forgets(*args: object) -> int:
+        forgotten.set()
+        return forget(*args)
+
+    monkeypatch.setattr(housekeeping, "_write_seen", noted_again)
+    monkeypatch.setattr(housekeeping, "_forget", forgets)
+    for key in keys:
+        world.store.note_seen("acme", key)
+    async with asyncio.timeout(5):
+        await world.store.flush()
+    assert len(written) == 1
+    assert forgotten.is_set()
+    assert {(await world.store.thing("acme", key)).last_seen_us for key in keys} == set(written)  # type: ignore[union-attr]
+    monkeypatch.setattr(housekeeping, "_write_seen", write_seen)
+    await world.store.flush()
+    assert {(await world.store.thing("acme", key)).last_seen_us for key in keys} == {clock.now_us}  # type: ignore[union-attr]
+
+
 async def test_a_flood_of_seen_things_stays_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bound new ones are let go; those that wait are still brought up to date."""
     monkeypatch.setattr(housekeeping, "MAX_SEEN", 10)
