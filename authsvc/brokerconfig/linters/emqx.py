@@ -19,9 +19,8 @@ from authsvc.brokerconfig.linters.erlang import lint_acl, looks_like_terms
 from authsvc.brokerconfig.linters.sources import TRUE, Source, hook_url, plaintext_listener, reachable
 
 _OPEN_BY_DEFAULT = ("tcp", "ws")  # and without TLS
-_UNASKED: dict[
-    Path, str
-] = {  # apps/emqx_exhook, apps/emqx_auto_subscribe: authorized under EMQX_SECURITY_PROFILE=hardened only
+# apps/emqx_exhook, apps/emqx_auto_subscribe: authorized under EMQX_SECURITY_PROFILE=hardened only
+_UNASKED: dict[Path, str] = {
     ("exhook", "servers"): "a hook server may let clients in and allow topics, and authsvc is then not asked",
     ("auto_subscribe", "topics"): "clients are subscribed to these without being asked whether they may",
 }
