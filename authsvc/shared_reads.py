@@ -10,6 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, Final, NamedTuple, TypeVar
 
+from authsvc.core.errors import StoreUnavailable
+from authsvc.store.faults import another
+
 V = TypeVar("V")
 
 _ABANDONED: Final = object()  # the one who read was cancelled
@@ -33,7 +36,10 @@ class SharedReads:
     async def ask(self, key: Hashable, read: Callable[[], Awaitable[V]]) -> V:
         """Return what `read` returns, or what the same read under way does; raises what that raises."""
         while (other := self._under_way.get(key)) is not None and other.position == self._position():
-            answer: Any = await asyncio.shield(other.answer)
+            try:
+                answer: Any = await asyncio.shield(other.answer)
+            except StoreUnavailable as fault:
+                raise another(fault) from None
             if answer is not _ABANDONED:
                 found: V = answer
                 return found

@@ -85,14 +85,17 @@ async def test_who_reads_may_be_cancelled_and_who_waits_too():
 
 
 async def test_an_accident_is_everybodys_and_is_not_kept():
-    """All are told; the next who asks, asks the store."""
+    """All are told, each by an error of his own, for raising changes it; the next who asks, asks the store."""
     shelf = Shelf()
     asked = [shelf.ask() for _ in range(3)]
     await turns()
     shelf.waiting[0].set_exception(StoreUnavailable("gone"))
+    told = []
     for one in asked:
-        with pytest.raises(StoreUnavailable, match="gone"):
+        with pytest.raises(StoreUnavailable, match="gone") as raised:
             await one
+        told.append(raised.value)
+    assert len({id(error) for error in told}) == 3
     again = shelf.ask()
     await turns()
     shelf.waiting[1].set_result(None)
